@@ -1,0 +1,112 @@
+"""The event: one model call or one span, field for field as `POST /v1/ingest` takes it.
+
+This module is the contract between the SDK and the server; it knows neither. Identifiers come from
+`os.urandom`, so that forked workers and restored snapshots never share one.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from ._version import __version__
+
+PROVIDERS: Final = ("openai", "anthropic", "google", "custom")
+OPERATIONS: Final = ("chat", "embed", "image", "tts", "custom")
+STATUSES: Final = ("success", "error", "timeout", "rate_limited", "cancelled")
+SPAN_KINDS: Final = ("llm", "agent", "tool", "planning", "handoff", "retriever", "guardrail", "general")
+
+MAX_EVENTS_PER_BATCH: Final = 100
+"""The ingest endpoint refuses more events than this in one request."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Usage:
+    """What a price depends on beyond the event's own token counts. It stays in the process.
+
+    Token counts are those of one call. `input_tokens` and `cached_tokens` are on the event; the
+    cache writes counted here are a part of `input_tokens`, as cached ones are.
+    """
+
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    input_audio_tokens: int = 0
+    output_audio_tokens: int = 0
+    cached_audio_tokens: int = 0
+    service_tier: str | None = None
+    api_url: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Event:
+    """One line of an ingest request.
+
+    Latencies are milliseconds, `cost_usd` is US dollars, `timestamp` is ISO 8601 in UTC and says when
+    the call began. Fields that are None are left out of the line.
+    """
+
+    event_id: str
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None = None
+    timestamp: str
+    provider: str
+    model: str
+    operation: str
+    latency_ms: float
+    ttft_ms: float | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int | None = None
+    cost_usd: float = 0.0
+    status: str = "success"
+    error_code: str | None = None
+    error_message: str | None = None
+    finish_reason: str | None = None
+    stream: bool = False
+    environment: str = "production"
+    user_id: str | None = None
+    session_id: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    tools_used: list[str] = field(default_factory=list)
+    eval_scores: dict[str, float] = field(default_factory=dict)
+    prompt_hash: str | None = None
+    sdk_version: str = __version__
+    # Beyond the seed's schema; a server may ignore these.
+    span_kind: str | None = None
+    name: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    # Never on the wire.
+    usage: Usage | None = None
+
+
+class Recording(Protocol):
+    """What the hot path puts on the queue: cheap to make, turned into an event by the exporter thread."""
+
+    size: int
+    """About how many bytes it keeps alive, for the queue's bound."""
+
+    def event(self) -> Event: ...
+
+
+def new_event_id() -> str:
+    return str(uuid.uuid4())
+
+
+def new_trace_id() -> str:
+    """32 hex digits, the shape of a W3C trace id."""
+    return os.urandom(16).hex()
+
+
+def new_span_id() -> str:
+    """16 hex digits, the shape of a W3C parent id."""
+    return os.urandom(8).hex()
+
+
+def iso_timestamp(seconds: float) -> str:
+    """Unix time as `2026-04-20T10:00:00.000Z`."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
