@@ -1,1 +1,58 @@
-"""lumiqtrace."""
+"""lumiqtrace: every language-model call recorded once, right, and delivered.
+
+Read the package in this order and you follow one event from the provider's call to the wire:
+
+    providers/     1  a provider call becomes a recording: patch, call, tap, answer
+    _context       2  the trace and span it belongs to
+    _span          3  spans of the application's own
+    _event         4  the event, field for field as it is sent
+    _redact           secrets out of texts
+    _queue         5  the bounded inbox
+    _exporter      6  the one thread: price, encode, batch, retry, flush
+    _pricing          what a call costs
+    _encode           event to line, lines to gzip
+    _retry            what an answer means, how long to wait
+    _lifecycle        the process's end and its forks
+    _transport     7  HTTP, and nothing else knows of it
+
+`_api` holds the functions below, `_client` what they act on, `_config` the options, `_errors` what can be
+raised, `_guard` the one place that swallows errors. `cli` and `server` stand beside the road.
+"""
+
+from ._api import aflush, flush, get_client, init, shutdown
+from ._client import Client
+from ._config import LumiqConfig
+from ._context import get_current_span_id, get_current_trace_id
+from ._errors import ConfigError, LumiqError, MissingExtraError
+from ._queue import Stats
+from ._span import Span, span
+from ._version import __version__
+from .providers.openai import patch_openai, unpatch_openai
+
+__all__ = [
+    "Client",
+    "ConfigError",
+    "LumiqConfig",
+    "LumiqError",
+    "MissingExtraError",
+    "Span",
+    "Stats",
+    "__version__",
+    "aflush",
+    "flush",
+    "get_client",
+    "get_current_span_id",
+    "get_current_trace_id",
+    "init",
+    "patch_openai",
+    "shutdown",
+    "span",
+    "unpatch_openai",
+]
+
+# Tracebacks, reprs and documentation show the names users import.
+for _name in __all__:
+    _object = globals()[_name]
+    if getattr(_object, "__module__", "").startswith("lumiqtrace."):
+        _object.__module__ = "lumiqtrace"
+del _name, _object

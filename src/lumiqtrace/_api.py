@@ -1,0 +1,67 @@
+"""The functions of `import lumiqtrace`: one line each, on the default client.
+
+Before `init`, without a key, or when disabled, every one of them does nothing and does it quietly.
+"""
+
+from __future__ import annotations
+
+from . import _client
+from ._client import Client
+from ._config import LumiqConfig
+
+
+def init(
+    api_key: str | None = None,
+    *,
+    base_url: str | None = None,
+    environment: str | None = None,
+    enabled: bool | None = None,
+    batch_size: int | None = None,
+    flush_interval: float | None = None,
+    flush_timeout: float | None = None,
+    shutdown_timeout: float | None = None,
+    max_queue_events: int | None = None,
+    max_queue_bytes: int | None = None,
+    debug: bool | None = None,
+) -> Client:
+    """Build the process-wide client and return it.
+
+    An option that is not passed is taken from `LUMIQTRACE_<OPTION>`, else from its default (see
+    `LumiqConfig`). Called again with the same options it returns the client there is; with others, it
+    shuts that one down and replaces it. Without an API key the SDK stays off and says so once at INFO.
+    Does no I/O and starts no thread. Raises ConfigError, which names the option that is wrong.
+    """
+    options = {
+        "api_key": api_key,
+        "base_url": base_url,
+        "environment": environment,
+        "enabled": enabled,
+        "batch_size": batch_size,
+        "flush_interval": flush_interval,
+        "flush_timeout": flush_timeout,
+        "shutdown_timeout": shutdown_timeout,
+        "max_queue_events": max_queue_events,
+        "max_queue_bytes": max_queue_bytes,
+        "debug": debug,
+    }
+    return _client.set_default(LumiqConfig.from_options(options))
+
+
+def get_client() -> Client:
+    """The client: `.flush()`, `.stats()`, `.config`. Before `init`, one that records nothing."""
+    return _client.default_client()
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Block until every event recorded before this call is delivered or given up; see `Client.flush`."""
+    return _client.default_client().flush(timeout)
+
+
+async def aflush(timeout: float | None = None) -> bool:
+    """`flush` for asyncio: waits without blocking the event loop."""
+    return await _client.default_client().aflush(timeout)
+
+
+def shutdown(timeout: float | None = None) -> bool:
+    """Flush, then stop; also done when the interpreter ends. True if nothing was lost."""
+    return _client.default_client().shutdown(timeout)

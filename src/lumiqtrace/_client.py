@@ -1,0 +1,170 @@
+"""The client: one configuration, one exporter, and the process's default client.
+
+It survives a fork: the child gets a queue, a thread and a connection of its own, and the parent's events
+stay the parent's. The process id is compared on every recording, because some servers fork behind
+Python's back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from . import _lifecycle
+from ._config import LumiqConfig
+from ._event import Recording
+from ._exporter import Exporter
+from ._guard import Guard
+from ._queue import Stats
+from ._transport import HttpTransport, Transport
+
+logger = logging.getLogger("lumiqtrace")
+
+_recording = Guard("recording", limit=None)
+
+_settlers: list[Callable[[bool], None]] = []
+
+
+def before_flush(settle: Callable[[bool], None]) -> None:
+    """Have `settle(final)` called when a flush begins.
+
+    It submits recordings that are complete but still open; all of them when the client shuts down (`final`).
+    """
+    if settle not in _settlers:
+        _settlers.append(settle)
+
+
+class Client:
+    """Records events and delivers them. Nothing is started before the first event.
+
+    `transport` makes the transport of each process; the default posts to `config.base_url`.
+    """
+
+    def __init__(
+        self, config: LumiqConfig, transport: Callable[[LumiqConfig], Transport] | None = None
+    ) -> None:
+        self.config = config
+        self._transport = transport or HttpTransport
+        self._exporters: dict[int, Exporter] = {}
+        self._closed = False
+        if config.active:
+            _lifecycle.watch(self)
+
+    def __repr__(self) -> str:
+        return f"<lumiqtrace.Client {'on' if self.recording else 'off'} {self.config.base_url}>"
+
+    @property
+    def recording(self) -> bool:
+        """Whether calls are recorded: there is a key, it is enabled, and it was not shut down."""
+        return self.config.active and not self._closed
+
+    def record(self, recording: Recording) -> None:
+        """Queue one recording; microseconds, and never an error."""
+        if self.config.active:
+            _recording(self._submit, recording)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Block until every event recorded before this call is delivered or given up.
+
+        `timeout` is seconds and defaults to the option `flush_timeout` (5.0). True if all were delivered
+        in time; False if some still wait (they are kept and tried again) or were given up since the last
+        flush. One HTTP request for up to 100 events.
+        """
+        if not self.config.active:
+            return True
+        for settle in _settlers:
+            _recording(settle, False)
+        seconds = self.config.flush_timeout if timeout is None else max(0.0, timeout)
+        return bool(_recording(self._exporter().flush, seconds))
+
+    async def aflush(self, timeout: float | None = None) -> bool:
+        """`flush` for asyncio: waits without blocking the event loop."""
+        return await asyncio.to_thread(self.flush, timeout)
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Flush, then stop for good. `timeout` is seconds and defaults to `shutdown_timeout` (2.0)."""
+        if not self.config.active or self._closed:
+            return True
+        for settle in _settlers:
+            _recording(settle, True)
+        self._closed = True
+        _lifecycle.unwatch(self)
+        seconds = self.config.shutdown_timeout if timeout is None else max(0.0, timeout)
+        return bool(_recording(self._exporter().close, seconds))
+
+    def stats(self) -> Stats:
+        """Where every event of this process is; see `Stats`."""
+        return self._exporter().stats() if self.config.active else Stats()
+
+    def at_exit(self) -> None:
+        self.shutdown()
+
+    def after_fork_in_child(self) -> None:
+        self._exporters = {}
+
+    def _submit(self, recording: Recording) -> None:
+        self._exporter().submit(recording)
+
+    def _exporter(self) -> Exporter:
+        """This process's exporter. `setdefault` is atomic: two threads that meet here share one."""
+        process = os.getpid()
+        found = self._exporters.get(process)
+        return found or self._exporters.setdefault(process, self._new_exporter())
+
+    def _new_exporter(self) -> Exporter:
+        config = self.config
+        return Exporter(
+            self._transport(config),
+            batch_size=config.batch_size,
+            flush_interval=config.flush_interval,
+            max_queue_events=config.max_queue_events,
+            max_queue_bytes=config.max_queue_bytes,
+            on_error=_print_line if config.debug else None,
+        )
+
+
+def _print_line(message: str) -> None:
+    """The seeds promise flush errors on stdout with `debug=True`."""
+    if sys.stdout is not None:
+        sys.stdout.write(message + "\n")
+
+
+_off = Client(LumiqConfig(enabled=False))
+_default = _off
+_replacing = threading.Lock()
+_said_off = False
+
+
+def default_client() -> Client:
+    """The client that `init` built; before that, one that records nothing."""
+    return _default
+
+
+def set_default(config: LumiqConfig) -> Client:
+    """Make the default client one with `config`; the one there is stays when its options are the same."""
+    global _default  # noqa: PLW0603 - the one piece of process-wide state, kept here
+    with _replacing:
+        previous = _default
+        if previous.config == config and (previous.recording or not config.active):
+            return previous
+        _default = Client(config)
+    previous.shutdown()
+    if not config.active:
+        _say_off(config)
+    return _default
+
+
+def shutdown_default(timeout: float | None = None) -> bool:
+    return _default.shutdown(timeout)
+
+
+def _say_off(config: LumiqConfig) -> None:
+    global _said_off  # noqa: PLW0603 - said once a process
+    if not _said_off:
+        _said_off = True
+        why = "enabled is False" if not config.enabled else "there is no API key (LUMIQTRACE_API_KEY)"
+        logger.info("lumiqtrace: off, nothing is recorded: %s", why)

@@ -1,0 +1,161 @@
+"""The options: one frozen object, checked when it is made.
+
+Each option is what was passed, else the environment's `LUMIQTRACE_<OPTION>`, else its default. A wrong
+value is refused with the option's name, the value and what would be right; the API key is never shown.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from ._errors import ConfigError
+
+KEY_PREFIX: Final = "lqt_"
+MIB: Final = 1024 * 1024
+
+
+class Secret:
+    """A string that shows itself to `reveal()` alone: not in reprs, logs, tracebacks or pickles."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret cannot be pickled")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LumiqConfig:
+    """How this process records and delivers.
+
+    `api_key` starts with `lqt_`; without one the SDK stays off. `flush_interval` and the timeouts are
+    seconds, `batch_size` is events (1 to 100), `max_queue_bytes` is bytes. Raises ConfigError.
+    """
+
+    api_key: Secret | str | None = None
+    base_url: str = "https://api.lumiqtrace.com"
+    environment: str = "production"
+    enabled: bool = True
+    batch_size: int = 50
+    flush_interval: float = 2.0
+    flush_timeout: float = 5.0
+    shutdown_timeout: float = 2.0
+    max_queue_events: int = 50_000
+    max_queue_bytes: int = 32 * MIB
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.api_key, str):
+            object.__setattr__(self, "api_key", Secret(self.api_key))
+        object.__setattr__(self, "base_url", _checked_base_url(self.base_url))
+        _check_key(self.api_key)
+        _check_type("environment", self.environment, str, "a name such as 'production'")
+        _check_type("enabled", self.enabled, bool, "True or False")
+        _check_type("debug", self.debug, bool, "True or False")
+        _check_range("batch_size", self.batch_size, int, 1, 100)
+        _check_range("flush_interval", self.flush_interval, float, 0.01, 3600)
+        _check_range("flush_timeout", self.flush_timeout, float, 0, 3600)
+        _check_range("shutdown_timeout", self.shutdown_timeout, float, 0, 3600)
+        _check_range("max_queue_events", self.max_queue_events, int, 1, 10_000_000)
+        _check_range("max_queue_bytes", self.max_queue_bytes, int, 64 * 1024, 64 * 1024 * MIB)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is recorded at all."""
+        return self.enabled and self.api_key is not None
+
+    @classmethod
+    def from_options(cls, options: dict[str, Any]) -> LumiqConfig:
+        """Fill what was not passed (None) from the environment, then from the defaults."""
+        given = {name: value for name, value in options.items() if value is not None}
+        return cls(**{**_from_environment(os.environ), **given})
+
+
+def _from_environment(environ: os._Environ[str] | dict[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for option in fields(LumiqConfig):
+        variable = f"LUMIQTRACE_{option.name.upper()}"
+        text = environ.get(variable, "").strip()
+        if text:
+            found[option.name] = _parsed(variable, text, option.default)
+    return found
+
+
+def _parsed(variable: str, text: str, default: object) -> object:
+    if isinstance(default, bool):
+        if text.lower() in ("1", "true", "yes", "on"):
+            return True
+        if text.lower() in ("0", "false", "no", "off"):
+            return False
+        raise ConfigError(f"{variable}: {text!r} is neither true nor false; use 1 or 0")
+    if isinstance(default, int | float):
+        kind = type(default)
+        try:
+            return kind(text)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise ConfigError(f"{variable}: {text!r} is not {noun}; for example {default}") from None
+    return text
+
+
+def _check_key(key: Secret | str | None) -> None:
+    if key is None:
+        return
+    if not isinstance(key, Secret):
+        raise ConfigError(f"api_key: got {type(key).__name__}; it is a string that starts with {KEY_PREFIX}")
+    value = key.reveal()
+    if not value.startswith(KEY_PREFIX):
+        raise ConfigError(
+            f"api_key: it does not start with {KEY_PREFIX}; copy it from your project's settings"
+        )
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise ConfigError("api_key: it holds white space or characters that no key has; copy it again")
+
+
+def _checked_base_url(url: object) -> str:
+    right = "it is an http(s) address such as 'https://api.lumiqtrace.com'"
+    if not isinstance(url, str):
+        raise ConfigError(f"base_url: got {type(url).__name__}; {right}")
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - reading it is what checks it
+    except ValueError:
+        raise ConfigError(f"base_url: {url!r} cannot be read; {right}") from None
+    if "@" in parts.netloc:
+        raise ConfigError("base_url: it holds a user name or password; pass the key as api_key instead")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"base_url: {url!r} is no http(s) address; {right}")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"base_url: {url!r} has a query or fragment; {right}")
+    return url.rstrip("/")
+
+
+def _check_type(name: str, value: object, kind: type, right: str) -> None:
+    if not isinstance(value, kind) or value == "":
+        raise ConfigError(f"{name}: {value!r} cannot be used; it is {right}")
+
+
+def _check_range(name: str, value: object, kind: type, low: float, high: float) -> None:
+    allowed = (int, float) if kind is float else (int,)
+    if isinstance(value, bool) or not isinstance(value, allowed) or not low <= value <= high:
+        noun = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name}: {value!r} cannot be used; it is {noun} from {low} to {high}")

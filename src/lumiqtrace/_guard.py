@@ -1,0 +1,78 @@
+"""The one place that swallows errors: our own, where they would otherwise reach the application.
+
+A guard runs a piece of our code. What that code raises is counted and logged, never passed on. A guard
+whose code keeps failing opens: from then on it does nothing, and says so once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+logger = logging.getLogger("lumiqtrace")
+
+FAILURES_UNTIL_OPEN: Final = 20
+"""A fault of ours that shows this often in one hook will show on every call."""
+
+LOG_EVERY_SECONDS: Final = 60.0
+
+
+class Guard:
+    """Runs `function(*args)`; gives None when it fails, and also, without running it, once open."""
+
+    __slots__ = ("failures", "limit", "name")
+
+    def __init__(self, name: str, limit: float | None = FAILURES_UNTIL_OPEN) -> None:
+        """`limit` failures open it; None keeps it closed, for code that must go on trying."""
+        self.name = name
+        self.limit = float("inf") if limit is None else limit
+        self.failures = 0
+
+    @property
+    def open(self) -> bool:
+        return self.failures >= self.limit
+
+    def __call__(self, function: Callable[..., T], *args: object) -> T | None:
+        if self.failures >= self.limit:
+            return None
+        try:
+            return function(*args)
+        except KeyboardInterrupt:
+            raise
+        # A hostile __getattr__ may raise anything, SystemExit included; it is our reading that caused it.
+        except BaseException as error:  # noqa: BLE001
+            self._failed(error)
+            return None
+
+    def _failed(self, error: BaseException) -> None:
+        self.failures += 1
+        logger.debug("lumiqtrace: %s failed: %s", self.name, type(error).__name__, exc_info=error)
+        if self.failures == self.limit:
+            logger.warning(
+                "lumiqtrace: %s failed %d times and is switched off in this process; "
+                "calls pass through unrecorded. Enable debug logging to see why.",
+                self.name,
+                self.failures,
+            )
+
+
+class RateLimitedLog:
+    """At most one line per cause and minute, with the number of lines that were held back."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: dict[str, tuple[float, int]] = {}
+
+    def __call__(self, level: int, cause: str, message: str, *args: object) -> None:
+        now = self._clock()
+        last, held_back = self._last.get(cause, (None, 0))
+        if last is not None and now - last < LOG_EVERY_SECONDS:
+            self._last[cause] = (last, held_back + 1)
+            return
+        self._last[cause] = (now, 0)
+        suffix = f" ({held_back} more of these since the last line)" if held_back else ""
+        logger.log(level, f"lumiqtrace: {message}{suffix}", *args)  # noqa: G004 - `message` is a format

@@ -1,0 +1,96 @@
+"""The inbox between the application's threads and the exporter: bounded by count and by bytes, oldest out.
+
+Putting takes no lock, because it may run inside a destructor that interrupted any other code, ours
+included. It relies on the interpreter switching threads only at calls and backward jumps: `deque`
+operations are atomic, and so is adding to a plain attribute.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ._event import Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Where every event is: `recorded` = `sent` + `queued` + `in_flight` + the sum of `dropped`.
+
+    `dropped` is by reason: `queue_full`, `rejected`, `too_large`, `redirected`, `unreadable` (a fault of
+    ours), `shutdown`. `retried` counts requests sent again, `internal_errors` faults of ours that were
+    kept from the application. `unpriced_models` are those recorded at cost 0 for want of a price.
+    """
+
+    recorded: int = 0
+    queued: int = 0
+    in_flight: int = 0
+    sent: int = 0
+    retried: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    unpriced_models: tuple[str, ...] = ()
+    internal_errors: int = 0
+
+
+class EventQueue:
+    """Recordings in the order they came.
+
+    `recorded` counts all that were ever put, `removed` those that left again (taken or evicted), `evicted`
+    those that had to make room, `refused` those that came after `close`.
+    """
+
+    def __init__(self, max_events: int, max_bytes: int) -> None:
+        self.recorded = 0
+        self.removed = 0
+        self.evicted = 0
+        self.refused = 0
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._held_events = 0
+        self._held_bytes = 0
+        self._closed = False
+        self._items: deque[Recording] = deque()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, recording: Recording) -> None:
+        if self._closed:
+            self.refused += 1
+            return
+        self._items.append(recording)
+        self._bytes += recording.size
+        self.recorded += 1
+        while self._over() and self._pop() is not None:
+            self.evicted += 1
+
+    def take(self, most: int) -> list[Recording]:
+        """Up to `most` recordings, oldest first."""
+        taken: list[Recording] = []
+        while len(taken) < most and (item := self._pop()) is not None:
+            taken.append(item)
+        return taken
+
+    def hold(self, events: int, size: int) -> None:
+        """Count what was taken but is not delivered yet against the bounds as well."""
+        self._held_events = events
+        self._held_bytes = size
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _over(self) -> bool:
+        return (
+            len(self._items) + self._held_events > self._max_events
+            or self._bytes + self._held_bytes > self._max_bytes
+        )
+
+    def _pop(self) -> Recording | None:
+        try:
+            item = self._items.popleft()
+        except IndexError:
+            return None
+        self._bytes -= item.size
+        self.removed += 1
+        return item

@@ -1,0 +1,117 @@
+"""The one seam to the network: `send(body, headers, timeout) -> Reply`.
+
+Everything above it is pure code and one thread. The default speaks HTTP with httpx, or with httpx2 where
+the process already loaded that (the same API; it saves a second import). TLS is verified, redirects are
+never followed, and the API key is put on the request here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from ._config import LumiqConfig, Secret
+from ._version import __version__
+
+MAX_REPLY_BYTES: Final = 64 * 1024
+"""No answer of the ingest endpoint is longer; what follows is not read."""
+
+INGEST_PATH: Final = "/v1/ingest"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back. `headers` has lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+class TransportError(Exception):
+    """No usable answer: no connection, a timeout, or bytes that are not HTTP. Always worth another try."""
+
+
+class Transport(Protocol):
+    def send(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
+        """Post one gzip NDJSON body; `timeout` is seconds for the whole exchange. Raises TransportError."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class HttpTransport:
+    """Keep-alive HTTP to the ingest endpoint of one `LumiqConfig`."""
+
+    def __init__(self, config: LumiqConfig) -> None:
+        assert isinstance(config.api_key, Secret)
+        self._key = config.api_key
+        self._url = config.base_url + INGEST_PATH
+        self._http: Any = None
+        self._library: Any = None
+
+    def send(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
+        client = self._client()
+        deadline = time.monotonic() + timeout
+        try:
+            return self._exchange(client, body, headers, deadline)
+        except self._library.RemoteProtocolError:
+            # A kept-alive connection that the peer closed meanwhile looks like this; a fresh one will not.
+            # The event ids make a repeated delivery harmless.
+            return self._translated(client, body, headers, deadline)
+        except self._library.HTTPError as error:
+            raise TransportError(_reason(error)) from error
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def _client(self) -> Any:
+        if self._http is None:
+            self._library = _http_library()
+            self._http = self._library.Client(follow_redirects=False, verify=True)
+        return self._http
+
+    def _translated(self, client: Any, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
+        try:
+            return self._exchange(client, body, headers, deadline)
+        except self._library.HTTPError as error:
+            raise TransportError(_reason(error)) from error
+
+    def _exchange(self, client: Any, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
+        left = max(0.05, deadline - time.monotonic())
+        sent = {
+            "x-api-key": self._key.reveal(),
+            "content-type": "application/x-ndjson",
+            "content-encoding": "gzip",
+            "user-agent": f"lumiqtrace-python/{__version__}",
+            **headers,
+        }
+        with client.stream("POST", self._url, content=body, headers=sent, timeout=left) as response:
+            answer = bytearray()
+            for chunk in response.iter_raw():
+                answer += chunk
+                # Each read has its own timeout; a server that trickles must not stretch the whole.
+                if len(answer) >= MAX_REPLY_BYTES or time.monotonic() > deadline:
+                    break
+            found = {name.lower(): value for name, value in response.headers.items()}
+            return Reply(response.status_code, found, bytes(answer[:MAX_REPLY_BYTES]))
+
+
+def _http_library() -> Any:
+    loaded = sys.modules.get("httpx2")
+    if loaded is not None and hasattr(loaded, "Client"):
+        return loaded
+    import httpx
+
+    return httpx
+
+
+def _reason(error: Exception) -> str:
+    """The kind of fault and its text; httpx puts no header into either."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,87 @@
+"""What an answer says about its call, however it came: as the client's object, as JSON, or event by event.
+
+A route is one row of a provider's table: which operation its requests are, and how their answers are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._event import Usage
+
+
+@dataclass(slots=True)
+class Answer:
+    """The facts, filled in as they are seen. `status` is set where the answer itself tells of a failure."""
+
+    model: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    usage: Usage = field(default_factory=Usage)
+    has_usage: bool = False
+    finish_reason: str | None = None
+    tools: list[str] = field(default_factory=list)
+    complete: bool = False
+    """A stream's end was seen, whether or not it gave a reason."""
+    status: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+
+    def used(self, tool: object) -> None:
+        if isinstance(tool, str) and tool and tool not in self.tools:
+            self.tools.append(tool)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """How the calls to one path are read.
+
+    `prompt` names the request's fields that hold the prompt; `read` takes a whole answer, `fold` one
+    event of a stream, `begins` says whether that event carries generated output.
+    """
+
+    operation: str
+    prompt: tuple[str, ...]
+    read: Callable[[Any, Answer], None]
+    fold: Callable[[Any, Answer], None]
+    begins: Callable[[Any], bool]
+
+
+def pick(node: Any, *path: str) -> Any:
+    """Follow `path` through objects and dicts alike; None where it ends early.
+
+    Clients give objects for what they know and plain dicts for what they do not, side by side.
+    """
+    for key in path:
+        node = node.get(key) if type(node) is dict else getattr(node, key, None)
+        if node is None:
+            return None
+    return node
+
+
+def each(node: Any) -> list[Any]:
+    """The items of a list or tuple; none of anything else."""
+    return list(node) if isinstance(node, list | tuple) else []
+
+
+def text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def count(value: Any) -> int:
+    """A token count: 0 for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+        return 0
+    return int(value)
+
+
+def first_count(node: Any, paths: tuple[tuple[str, ...], ...]) -> int:
+    """The first of several spellings that gives a count; vendors disagree on names."""
+    for path in paths:
+        found = count(pick(node, *path))
+        if found:
+            return found
+    return 0

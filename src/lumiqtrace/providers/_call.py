@@ -1,0 +1,207 @@
+"""One provider call, from its start to exactly one event, on every way out.
+
+On the application's thread it only takes notes: times, a few numbers, references to bytes that no one
+can change. What they mean is worked out in `event`, on the exporter thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from .._client import Client
+from .._context import SpanContext, current
+from .._encode import text_of
+from .._event import Event, iso_timestamp, new_event_id, new_span_id, new_trace_id
+from .._guard import Guard
+from .._span import shorten
+from ._answer import Answer, Route, pick, text
+from ._failure import Failure, failure_of
+
+_reading = Guard("reading an answer", limit=None)
+
+_BASE_SIZE: Final = 1024
+
+
+class Call:
+    """A recording of one call. `origin` gives the event's provider and vendor from the API's address."""
+
+    __slots__ = (
+        "_answer",
+        "_began",
+        "_client",
+        "_failure",
+        "_origin",
+        "_parent",
+        "_prompt",
+        "_read",
+        "_requested_model",
+        "_route",
+        "_started",
+        "_streamed",
+        "_ttft",
+        "_url",
+        "latency",
+        "size",
+    )
+
+    def __init__(
+        self,
+        client: Client,
+        route: Route,
+        request: Any,
+        url: Any,
+        origin: Callable[[str], tuple[str, str | None]],
+    ) -> None:
+        self._client = client
+        self._route = route
+        self._origin = origin
+        self._url = url
+        self._requested_model = text(pick(request, "model"))
+        self._streamed = pick(request, "stream") is True
+        self._prompt = _snapshot(request, route.prompt)
+        self.size = _BASE_SIZE + _weight(self._prompt)
+        self._parent: SpanContext | None = current()
+        self._answer = Answer()
+        self._read: Callable[[Answer], None] | None = None
+        self._failure: Failure | None = None
+        self._ttft: float | None = None
+        self.latency: float | None = None
+        self._began = time.time()
+        self._started = time.perf_counter()
+
+    @property
+    def route(self) -> Route:
+        return self._route
+
+    @property
+    def answer(self) -> Answer:
+        return self._answer
+
+    @property
+    def streamed(self) -> bool:
+        return self._streamed
+
+    @property
+    def awaits_output(self) -> bool:
+        """Whether no output was seen yet."""
+        return self._ttft is None
+
+    def raised(self, error: BaseException) -> None:
+        """The call raised; nothing of the exception is kept but three strings."""
+        at = time.perf_counter()
+        self._failure = _reading(failure_of, error) or Failure("error", type(error).__name__, None)
+        self._end(at)
+
+    def answered(self, result: Any) -> None:
+        """The call gave the client's own object, whole. Its numbers are read now: it may be changed later."""
+        at = time.perf_counter()
+        _reading(self._route.read, result, self._answer)
+        self._answer.complete = True
+        self._end(at)
+
+    def answered_with(self, body: bytes) -> None:
+        """The whole answer as JSON, still to be parsed."""
+
+        def read(answer: Answer) -> None:
+            answer.complete = True
+            self._route.read(json.loads(body), answer)
+
+        self.answered_later(read, len(body), time.perf_counter())
+
+    def answered_later(
+        self, read: Callable[[Answer], None], size: int, at: float, failure: Failure | None = None
+    ) -> None:
+        """The answer is bytes that `read` understands, on the exporter thread. `at` is their last moment."""
+        self._read = read
+        self._failure = failure
+        self.size += size
+        self._end(at)
+
+    def first_output(self, at: float) -> None:
+        if self._ttft is None:
+            self._ttft = at - self._started
+
+    def _end(self, at: float) -> None:
+        if self.latency is None:
+            self.latency = max(0.0, at - self._started)
+            self._client.record(self)
+
+    def event(self) -> Event:
+        """The call as an event; called on the exporter thread, once it has ended."""
+        answer = self._answer
+        if self._read is not None:
+            _reading(self._read, answer)
+        provider, vendor = self._origin(text_of(self._url))
+        usage = answer.usage
+        usage.api_url = text_of(self._url)
+        event = Event(
+            event_id=new_event_id(),
+            trace_id=self._parent.trace_id if self._parent else new_trace_id(),
+            span_id=new_span_id(),
+            parent_span_id=self._parent.span_id if self._parent else None,
+            timestamp=iso_timestamp(self._began),
+            provider=provider,
+            model=answer.model or self._requested_model or "unknown",
+            operation=self._route.operation,
+            latency_ms=round((self.latency or 0.0) * 1000, 3),
+            ttft_ms=round(self._ttft * 1000, 3) if self._ttft is not None else None,
+            input_tokens=answer.input_tokens,
+            output_tokens=answer.output_tokens,
+            cached_tokens=answer.cached_tokens,
+            finish_reason=answer.finish_reason,
+            stream=self._streamed,
+            environment=self._client.config.environment,
+            tools_used=answer.tools,
+            prompt_hash=_hash(self._prompt),
+            span_kind="llm",
+            usage=usage,
+        )
+        if vendor:
+            event.tags["vendor"] = vendor
+        self._conclude(event, answer)
+        return event
+
+    def _conclude(self, event: Event, answer: Answer) -> None:
+        """Status and error: what was raised, else what the answer says, else whether it was left early."""
+        if self._failure is not None:
+            event.status, event.error_code, event.error_message = self._failure
+        elif answer.status is not None:
+            event.status = answer.status
+            event.error_code = answer.error_code
+            event.error_message = shorten(answer.error_message) if answer.error_message else None
+        elif not answer.complete and answer.finish_reason is None:
+            event.status = "cancelled"
+        if not answer.has_usage:
+            event.tags["usage"] = "missing"
+
+
+def _snapshot(request: Any, names: tuple[str, ...]) -> Any:
+    """The prompt as sent. The client has copied dicts already, but hands on a list of strings as it is."""
+    found = {name: value for name in names if (value := pick(request, name)) is not None}
+    found = {name: list(value) if type(value) is list else value for name, value in found.items()}
+    return next(iter(found.values())) if len(found) == 1 else (found or None)
+
+
+def _weight(prompt: Any) -> int:
+    """About how many bytes a prompt keeps alive: its texts, at most two levels down."""
+    if isinstance(prompt, str):
+        return len(prompt)
+    if not isinstance(prompt, list):
+        return 256
+    total = 0
+    for item in prompt:
+        content = item.get("content") if type(item) is dict else item
+        total += len(content) if isinstance(content, str) else 256
+    return total
+
+
+def _hash(prompt: Any) -> str | None:
+    """SHA-256 of the canonical JSON of the prompt, in hex: keys sorted, no white space, UTF-8."""
+    if prompt is None:
+        return None
+    document = json.dumps(prompt, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=text_of)
+    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()

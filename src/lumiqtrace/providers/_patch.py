@@ -1,0 +1,175 @@
+"""Puts a wrapper around one method of a provider's classes, once, and takes it off again.
+
+Works on the class, so it holds for clients made before and after, for their copies and bound methods.
+Where the library is not imported yet it waits for that import; it never imports it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, Final
+
+from .._errors import MissingExtraError
+from .._guard import Guard
+from ._call import Call
+
+_inside: Final[ContextVar[object]] = ContextVar("lumiqtrace_inside", default=None)
+"""The options of the request under way: a subclass that another tracer replaced calls the base's method
+with the same object, and that is still one call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A method of a class in a module of the library."""
+
+    module: str
+    class_name: str
+    method: str
+    is_async: bool
+
+
+Begin = Callable[[Any, Any], Call | None]
+"""Given the client and its request options: the call to record, or None where it is not one of ours."""
+
+Receive = Callable[[Call, Any], None]
+"""Given the call and what the library returned."""
+
+
+class Instrumentation:
+    """The wrappers in one provider library."""
+
+    def __init__(
+        self, package: str, extra: str, targets: tuple[Target, ...], begin: Begin, receive: Receive
+    ) -> None:
+        self._package = package
+        self._extra = extra
+        self._targets = targets
+        self._begin = begin
+        self._receive = receive
+        self._guard = Guard(f"recording {package} calls")
+        self._wanted = False
+        self._hooked = False
+        self._replaced: list[tuple[type[Any], str, Any, Any]] = []
+
+    def install(self) -> None:
+        """Idempotent. Raises MissingExtraError where the library is not installed."""
+        self._wanted = True
+        if all(_loaded(target) for target in self._targets):
+            self._attach()
+        elif not self._hooked:
+            if self._package not in sys.modules and importlib.util.find_spec(self._package) is None:
+                self._wanted = False
+                raise MissingExtraError(f"patch_{self._extra}()", self._extra)
+            from wrapt import register_post_import_hook
+
+            self._hooked = True
+            register_post_import_hook(self._imported, self._package)
+
+    def remove(self) -> None:
+        """Put the original methods back. What someone else wrapped meanwhile stays, and passes through."""
+        self._wanted = False
+        while self._replaced:
+            owner, name, original, wrapper = self._replaced.pop()
+            if owner.__dict__.get(name) is wrapper:
+                setattr(owner, name, original)
+
+    def _imported(self, _module: object) -> None:
+        if self._wanted:
+            self._guard(self._attach)
+
+    def _attach(self) -> None:
+        ours = {id(wrapper) for *_, wrapper in self._replaced}
+        for target in self._targets:
+            for owner in _owners(_loaded(target), target.method):
+                original = owner.__dict__[target.method]
+                if id(original) not in ours:
+                    wrapper = self._wrapper(original, target.is_async)
+                    setattr(owner, target.method, wrapper)
+                    self._replaced.append((owner, target.method, original, wrapper))
+
+    def _wrapper(self, original: Any, is_async: bool) -> Any:
+        call_original = original if isinstance(original, FunctionType) else _bound(original)
+        return self._async(original, call_original) if is_async else self._sync(original, call_original)
+
+    def _sync(self, original: Any, call_original: Callable[..., Any]) -> Any:
+        @functools.wraps(original)
+        def request(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = self._guard(self._start, client, args, kwargs)
+            if call is None:
+                return call_original(client, *args, **kwargs)
+            before = _enter(args, kwargs)
+            try:
+                result = call_original(client, *args, **kwargs)
+            except BaseException as error:
+                self._guard(call.raised, error)
+                raise
+            finally:
+                _inside.set(before)
+            self._guard(self._receive, call, result)
+            return result
+
+        return request
+
+    def _async(self, original: Any, call_original: Callable[..., Any]) -> Any:
+        @functools.wraps(original)
+        async def request(client: Any, *args: Any, **kwargs: Any) -> Any:
+            call = self._guard(self._start, client, args, kwargs)
+            if call is None:
+                return await call_original(client, *args, **kwargs)
+            before = _enter(args, kwargs)
+            try:
+                result = await call_original(client, *args, **kwargs)
+            except BaseException as error:
+                self._guard(call.raised, error)
+                raise
+            finally:
+                _inside.set(before)
+            self._guard(self._receive, call, result)
+            return result
+
+        return request
+
+    def _start(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        options = _options(args, kwargs)
+        if not self._wanted or options is None or options is _inside.get():
+            return None
+        return self._begin(client, options)
+
+
+def _options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """`request(cast_to, options, ...)`: the same two first parameters in every version."""
+    return args[1] if len(args) > 1 else kwargs.get("options")
+
+
+def _enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+    before = _inside.get()
+    _inside.set(_options(args, kwargs))
+    return before
+
+
+def _loaded(target: Target) -> Any:
+    """The class, if its module has been imported as far as that."""
+    return getattr(sys.modules.get(target.module), target.class_name, None)
+
+
+def _owners(base: type[Any], method: str) -> Iterator[type[Any]]:
+    """`base`, and each subclass that has a method of its own of that name."""
+    if method in base.__dict__:
+        yield base
+    for child in base.__subclasses__():
+        yield from _owners(child, method)
+
+
+def _bound(descriptor: Any) -> Callable[..., Any]:
+    """What another tracer left in the class need not be a function; it is bound as Python would."""
+
+    def call(client: Any, *args: Any, **kwargs: Any) -> Any:
+        return descriptor.__get__(client, type(client))(*args, **kwargs)
+
+    return call

@@ -1,0 +1,225 @@
+"""A tap on an HTTP response: sees the decoded bytes as the application reads them, and when it stops.
+
+The provider's stream object is left alone. The response below it is given a subclass of its own class,
+so that whoever reads it, by whatever method, passes here. Bytes are kept by reference and read later;
+only up to the first output are they parsed at once, for the time to first token.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache
+from typing import Any, Final
+
+from .._guard import Guard
+from ._answer import Answer, Route
+from ._call import Call
+from ._failure import failure_of
+from ._sse import EventStream
+
+_watching = Guard("watching a stream")
+
+_KEY: Final = "_lumiqtrace_tap"
+
+MAX_HELD: Final = 256 * 1024
+"""Bytes of a stream kept before they are folded into numbers."""
+
+MAX_JSON: Final = 8 * 1024 * 1024
+"""A JSON body beyond this is not kept; its call is recorded without tokens."""
+
+_open: Final[set[weakref.ref[Tap]]] = set()
+
+
+def tap(response: Any, call: Call) -> None:
+    """Watch `response` for `call`. Does not read from it."""
+    content = response.headers.get("content-type", "")
+    response.__dict__[_KEY] = Tap(call, is_stream="event-stream" in content, is_json="json" in content)
+    kind: Any = type(response)
+    response.__class__ = _tapped(kind)
+
+
+def settle(final: bool) -> None:
+    """End the calls whose stream was left open after its last word; all of them where the end is `final`."""
+    for ref in list(_open):
+        left = ref()
+        if left is not None and (final or (not left.busy and left.said_all())):
+            left.ended()
+
+
+class Tap:
+    """The notes on one response. `busy` is true while the application waits inside a read."""
+
+    __slots__ = ("__weakref__", "_call", "_chunks", "_events", "_held", "_is_json", "_last", "_ref", "busy")
+
+    def __init__(self, call: Call, *, is_stream: bool, is_json: bool) -> None:
+        self._call: Call | None = call
+        self._events = EventStream() if is_stream else None
+        self._is_json = is_json
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._last = time.perf_counter()
+        self.busy = False
+        self._ref = weakref.ref(self)
+        _open.add(self._ref)
+
+    def fed(self, chunk: bytes) -> None:
+        """Some bytes passed. After the first output this is an append and a clock read."""
+        call = self._call
+        if call is None:
+            return
+        self._last = time.perf_counter()
+        self._chunks.append(chunk)
+        self._held += len(chunk)
+        if self._events is None:
+            if not self._is_json or self._held > MAX_JSON:
+                self._chunks.clear()
+        elif call.awaits_output:
+            self._fold(call, self._last)
+        elif self._held > MAX_HELD:
+            self._fold(call, None)
+
+    def ended(self, error: BaseException | None = None, *, complete: bool = False) -> None:
+        """The application read to the end, closed, dropped or broke the response. Only the first counts."""
+        call, self._call = self._call, None
+        if call is None:
+            return
+        _open.discard(self._ref)
+        if error is not None:
+            self._last = time.perf_counter()
+        failure = failure_of(error) if error is not None else None
+        call.answered_later(self._reader(call, complete=complete), self._held, self._last, failure)
+
+    def said_all(self) -> bool:
+        """Whether the finish reason has passed. Changes nothing: another thread may be reading."""
+        call, events = self._call, self._events
+        if call is None or events is None:
+            return False
+        seen = Answer(finish_reason=call.answer.finish_reason, complete=call.answer.complete)
+        for payload in events.copy().feed(b"".join(list(self._chunks))):
+            _fold_one(call.route, payload, seen)
+        return seen.complete or seen.finish_reason is not None
+
+    def _fold(self, call: Call, at: float | None) -> None:
+        """Parse what is held. `at` is when it came, where the first output is still to be found."""
+        assert self._events is not None
+        held, self._chunks, self._held = b"".join(self._chunks), [], 0
+        for payload in self._events.feed(held):
+            event = _fold_one(call.route, payload, call.answer)
+            if at is not None and event is not None and call.route.begins(event):
+                call.first_output(at)
+
+    def _reader(self, call: Call, *, complete: bool) -> Any:
+        events, chunks, is_json = self._events, self._chunks, self._is_json
+        self._chunks = []
+
+        def read(answer: Answer) -> None:
+            answer.complete = answer.complete or complete
+            body = b"".join(chunks)
+            if events is not None:
+                for payload in events.feed(body) + events.close():
+                    _fold_one(call.route, payload, answer)
+            elif is_json and body:
+                answer.complete = True
+                call.route.read(json.loads(body), answer)
+
+        return read
+
+    def __del__(self) -> None:
+        if self._call is not None:
+            _watching(self.ended)
+
+
+def _fold_one(route: Route, payload: bytes, answer: Answer) -> Any:
+    """One event of the stream into the answer; what is no JSON says nothing."""
+    if payload.startswith(b"[DONE]"):
+        answer.complete = True
+        return None
+    try:
+        event = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    route.fold(event, answer)
+    return event
+
+
+@lru_cache(maxsize=64)
+def _tapped(kind: type[Any]) -> type[Any]:
+    """`kind` with its reading methods observed; by name and module it is still `kind`."""
+
+    class Tapped(kind):  # type: ignore[misc] # the class is only known at run time
+        def iter_bytes(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+            watched: Tap = self.__dict__[_KEY]
+            watched.busy = True
+            try:
+                for chunk in super().iter_bytes(*args, **kwargs):
+                    watched.busy = False
+                    _watching(watched.fed, chunk)
+                    yield chunk
+                    watched.busy = True
+            except BaseException as error:
+                watched.busy = False
+                _watching(_ended_by, self, watched, error)
+                raise
+            watched.busy = False
+            _watching(_ended_whole, self, watched)
+
+        async def aiter_bytes(self, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
+            watched: Tap = self.__dict__[_KEY]
+            watched.busy = True
+            try:
+                async for chunk in super().aiter_bytes(*args, **kwargs):
+                    watched.busy = False
+                    _watching(watched.fed, chunk)
+                    yield chunk
+                    watched.busy = True
+            except BaseException as error:
+                watched.busy = False
+                _watching(_ended_by, self, watched, error)
+                raise
+            watched.busy = False
+            _watching(_ended_whole, self, watched)
+
+        def close(self) -> None:
+            try:
+                super().close()
+            finally:
+                _watching(_ended_by_close, self)
+
+        async def aclose(self) -> None:
+            try:
+                await super().aclose()
+            finally:
+                _watching(_ended_by_close, self)
+
+    Tapped.__name__ = kind.__name__
+    Tapped.__qualname__ = kind.__qualname__
+    Tapped.__module__ = kind.__module__
+    return Tapped
+
+
+def _ended_by(response: Any, watched: Tap, error: BaseException) -> None:
+    # GeneratorExit is how a reader that lost interest looks from here, not a failure.
+    watched.ended(None if isinstance(error, GeneratorExit) else error)
+    _restore(response)
+
+
+def _ended_whole(response: Any, watched: Tap) -> None:
+    watched.ended(complete=True)
+    _restore(response)
+
+
+def _ended_by_close(response: Any) -> None:
+    watched: Tap = response.__dict__[_KEY]
+    # While a read is under way the close is the client's own; the read tells how it ended.
+    if not watched.busy:
+        watched.ended()
+        _restore(response)
+
+
+def _restore(response: Any) -> None:
+    """Leave the response as it was: it can be pickled again, and a copy of it holds nothing of ours."""
+    if response.__dict__.pop(_KEY, None) is not None:
+        response.__class__ = type(response).__mro__[1]
