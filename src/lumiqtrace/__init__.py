@@ -8,7 +8,8 @@ Read the package in this order and you follow one event from the provider's call
     _event         4  the event, field for field as it is sent
     _redact           secrets out of texts
     _queue         5  the bounded inbox
-    _exporter      6  the one thread: price, encode, batch, retry, flush
+    _exporter      6  the one thread: price, encode, batch, send, flush
+    _outbox           what waits to be sent, and the account of every event
     _pricing          what a call costs
     _encode           event to line, lines to gzip
     _retry            what an answer means, how long to wait

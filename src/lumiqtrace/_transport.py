@@ -52,18 +52,24 @@ class HttpTransport:
         self._url = config.base_url + INGEST_PATH
         self._http: Any = None
         self._library: Any = None
+        self._dropped: tuple[type[Exception], ...] = ()
+        self._kept = False
 
     def send(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
         client = self._client()
         deadline = time.monotonic() + timeout
-        try:
-            return self._exchange(client, body, headers, deadline)
-        except self._library.RemoteProtocolError:
-            # A kept-alive connection that the peer closed meanwhile looks like this; a fresh one will not.
-            # The event ids make a repeated delivery harmless.
-            return self._translated(client, body, headers, deadline)
-        except self._library.HTTPError as error:
-            raise TransportError(_reason(error)) from error
+        while True:
+            kept, self._kept = self._kept, False
+            try:
+                reply = self._exchange(client, body, headers, deadline)
+            except self._library.HTTPError as error:
+                # A kept connection that the peer dropped meanwhile fails like this, a fresh one will not:
+                # one more try at once. The event ids make a repeated delivery harmless.
+                if kept and isinstance(error, self._dropped):
+                    continue
+                raise TransportError(_reason(error)) from error
+            self._kept = True
+            return reply
 
     def close(self) -> None:
         if self._http is not None:
@@ -73,14 +79,9 @@ class HttpTransport:
     def _client(self) -> Any:
         if self._http is None:
             self._library = _http_library()
+            self._dropped = (self._library.RemoteProtocolError, self._library.ReadError, self._library.WriteError)
             self._http = self._library.Client(follow_redirects=False, verify=True)
         return self._http
-
-    def _translated(self, client: Any, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
-        try:
-            return self._exchange(client, body, headers, deadline)
-        except self._library.HTTPError as error:
-            raise TransportError(_reason(error)) from error
 
     def _exchange(self, client: Any, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
         left = max(0.05, deadline - time.monotonic())

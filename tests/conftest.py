@@ -1,0 +1,44 @@
+"""What every test gets: a clean environment, no default client, and no patches left behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lumiqtrace
+from lumiqtrace import _client
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from backend import Backend, running
+
+KEY = "lqt_" + "ab12" * 16
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LUMIQTRACE_")}
+    yield
+    lumiqtrace.unpatch_openai()
+    lumiqtrace.shutdown(timeout=0)
+    _client._default = _client._off
+    for name in list(os.environ):
+        if name.startswith("LUMIQTRACE_"):
+            del os.environ[name]
+    os.environ.update(kept)
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    with running(Backend()) as found:
+        yield found
+
+
+@pytest.fixture
+def client(backend: Backend) -> lumiqtrace.Client:
+    """The default client, delivering to `backend`."""
+    return lumiqtrace.init(KEY, base_url=backend.url)

@@ -1,0 +1,359 @@
+"""The exporter against a loopback server that misbehaves, and its decisions against a transport without a network."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import zlib
+
+import pytest
+from backend import Answer
+from test_encode import make
+
+import lumiqtrace
+from lumiqtrace._exporter import Exporter
+from lumiqtrace._transport import HttpTransport, Reply, TransportError
+
+KEY = "lqt_" + "ab12" * 16
+
+
+class Note:
+    """A recording whose event is already there."""
+
+    size = 100
+
+    def __init__(self, number):
+        self.number = number
+
+    def event(self):
+        return make(metadata={"number": self.number})
+
+
+class Broken(Note):
+    def event(self):
+        raise ValueError("no event")
+
+
+def numbers(events):
+    return [event["metadata"]["number"] for event in events]
+
+
+class Wire:
+    """A transport in memory: `replies` are given in turn, the last one for good."""
+
+    def __init__(self, *replies):
+        self.replies = list(replies) or [Reply(202, {})]
+        self.sent: list[list[int]] = []
+        self.closed = threading.Event()
+
+    def send(self, body, headers, timeout):
+        events = [json.loads(line) for line in zlib.decompress(body, wbits=31).split(b"\n")]
+        self.sent.append(numbers(events))
+        reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        if callable(reply):
+            reply = reply(events)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def close(self):
+        self.closed.set()
+
+
+@pytest.fixture
+def exporters():
+    made = []
+
+    def make_one(transport, **options):
+        exporter = Exporter(transport, **options)
+        made.append(exporter)
+        return exporter
+
+    yield make_one
+    for exporter in made:
+        exporter.close(0)
+
+
+def submit(exporter, count, start=0):
+    for number in range(start, start + count):
+        exporter.submit(Note(number))
+
+
+def http(backend):
+    return HttpTransport(lumiqtrace.LumiqConfig(api_key=KEY, base_url=backend.url))
+
+
+def test_nothing_is_started_before_the_first_event(exporters):
+    before = threading.active_count()
+    exporter = exporters(Wire())
+    assert exporter.flush(1.0)
+    assert threading.active_count() == before
+    assert exporter.stats().recorded == 0
+
+
+def test_one_request_for_up_to_a_hundred_events(exporters, backend):
+    exporter = exporters(http(backend), batch_size=100, flush_interval=60)
+    submit(exporter, 99)
+    assert exporter.flush(10)
+    assert [len(request.events) for request in backend.requests] == [99]
+    assert numbers(backend.events) == list(range(99))
+    request = backend.requests[0]
+    assert request.path == "/v1/ingest"
+    assert request.headers["x-api-key"] == KEY
+    assert request.headers["content-type"] == "application/x-ndjson"
+    assert request.headers["content-encoding"] == "gzip"
+    assert request.headers["user-agent"] == f"lumiqtrace-python/{lumiqtrace.__version__}"
+
+
+def test_no_request_has_more_than_a_hundred(exporters, backend):
+    exporter = exporters(http(backend), batch_size=100, flush_interval=60)
+    submit(exporter, 1234)
+    assert exporter.flush(10)
+    assert max(len(request.events) for request in backend.requests) <= 100
+    assert sorted(numbers(backend.events)) == list(range(1234))
+
+
+def test_a_full_batch_leaves_without_a_flush(exporters, backend):
+    exporter = exporters(http(backend), batch_size=10, flush_interval=3600)
+    submit(exporter, 10)
+    backend.wait_for(lambda: len(backend.events) == 10)
+
+
+def test_a_lonely_event_leaves_after_the_interval(exporters, backend):
+    exporter = exporters(http(backend), flush_interval=0.05)
+    submit(exporter, 1)
+    backend.wait_for(lambda: len(backend.events) == 1)
+    submit(exporter, 1, start=1)
+    backend.wait_for(lambda: len(backend.events) == 2)
+
+
+def test_retries_send_the_same_events_again(exporters, backend):
+    answers = iter([Answer(500), Answer(503), Answer(429, {"retry-after": "0"})])
+    backend.answer = lambda _request: next(answers, Answer())
+    exporter = exporters(http(backend), rand=lambda: 0.02)
+    submit(exporter, 3)
+    assert exporter.flush(10)
+    ids = [[event["event_id"] for event in request.events] for request in backend.requests]
+    assert len(ids) == 4
+    assert ids[0] == ids[1] == ids[2] == ids[3]
+    assert exporter.stats().retried == 3
+
+
+def test_the_connection_is_kept(exporters, backend):
+    exporter = exporters(http(backend))
+    for number in range(5):
+        submit(exporter, 1, start=number)
+        assert exporter.flush(10)
+    assert len(backend.requests) == 5
+
+
+def test_a_server_that_comes_up_late_gets_everything_once(exporters):
+    wire = Wire(*[TransportError("refused")] * 3, Reply(202, {}))
+    exporter = exporters(wire, rand=lambda: 0.01)
+    submit(exporter, 5)
+    assert exporter.flush(10)
+    assert wire.sent == [[0, 1, 2, 3, 4]] * 4
+    assert exporter.stats().sent == 5
+
+
+def test_a_poisoned_event_is_given_up_alone(exporters):
+    def refuse_seven(events):
+        return Reply(400 if 7 in numbers(events) else 202, {})
+
+    exporter = exporters(Wire(refuse_seven), batch_size=100)
+    submit(exporter, 20)
+    assert not exporter.flush(10)
+    stats = exporter.stats()
+    assert (stats.sent, stats.dropped) == (19, {"rejected": 1})
+    assert exporter.flush(10), "what was lost is reported once"
+
+
+def test_a_batch_too_large_is_halved_until_it_fits(exporters):
+    wire = Wire(lambda events: Reply(413 if len(events) > 3 else 202, {}))
+    exporter = exporters(wire, batch_size=100)
+    submit(exporter, 20)
+    assert exporter.flush(10)
+    delivered = [batch for batch in wire.sent if len(batch) <= 3]
+    assert [number for batch in delivered for number in batch] == list(range(20))
+
+
+def test_lines_that_the_server_refused_are_counted(exporters):
+    body = json.dumps({"accepted": 2, "errors": [{"line": 3, "error": "latency_ms: required"}]}).encode()
+    exporter = exporters(Wire(Reply(202, {}, body)))
+    submit(exporter, 3)
+    assert not exporter.flush(10)
+    stats = exporter.stats()
+    assert (stats.recorded, stats.sent, stats.dropped) == (3, 2, {"rejected": 1})
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"errors": 5}', b"\xff\xfe"])
+def test_any_body_of_a_202_will_do(exporters, body):
+    exporter = exporters(Wire(Reply(202, {}, body)))
+    submit(exporter, 2)
+    assert exporter.flush(10)
+
+
+def test_a_redirect_is_given_up(exporters):
+    exporter = exporters(Wire(Reply(307, {"location": "http://elsewhere"})))
+    submit(exporter, 1)
+    assert not exporter.flush(10)
+    assert exporter.stats().dropped == {"redirected": 1}
+
+
+def test_a_refused_key_is_said_once_and_the_events_are_kept(exporters, caplog):
+    wire = Wire(Reply(401, {}))
+    exporter = exporters(wire)
+    with caplog.at_level(logging.WARNING, "lumiqtrace"):
+        for number in range(5):
+            submit(exporter, 1, start=number)
+            started = time.monotonic()
+            assert not exporter.flush(30)
+            assert time.monotonic() - started < 10, "a flush does not wait for what cannot happen"
+    assert len(wire.sent) == 1
+    assert len([r for r in caplog.records if "API key" in r.message]) == 1
+    assert exporter.stats().queued == 5
+
+
+def test_flush_keeps_its_deadline_while_the_server_hangs(exporters):
+    release = threading.Event()
+
+    def hang(_events):
+        release.wait(30)
+        return Reply(202, {})
+
+    exporter = exporters(Wire(hang))
+    submit(exporter, 1)
+    started = time.monotonic()
+    try:
+        assert not exporter.flush(0.3)
+        assert 0.25 < time.monotonic() - started < 1.5
+        assert exporter.stats().in_flight == 1
+    finally:
+        release.set()
+    assert exporter.flush(10)
+
+
+def test_a_flush_cuts_our_back_off_short_but_not_the_servers_wait(exporters):
+    wire = Wire(TransportError("down"), Reply(503, {"retry-after": "200"}))
+    exporter = exporters(wire, rand=lambda: 1.0, flush_interval=0.01)
+    submit(exporter, 1)
+    assert not exporter.flush(1.0)
+    assert len(wire.sent) == 2
+    assert not exporter.flush(1.0)
+    assert len(wire.sent) == 2
+
+
+def test_what_cannot_become_an_event_is_counted_and_the_others_arrive(exporters):
+    wire = Wire()
+    exporter = exporters(wire)
+    exporter.submit(Broken(0))
+    submit(exporter, 1, start=1)
+    assert not exporter.flush(10)
+    assert wire.sent == [[1]]
+    stats = exporter.stats()
+    assert stats.dropped == {"unreadable": 1}
+    assert stats.internal_errors == 1
+
+
+def test_a_long_outage_keeps_the_newest_within_the_bounds(exporters):
+    up = threading.Event()
+
+    def answer(_events):
+        if up.is_set():
+            return Reply(202, {})
+        raise TransportError("down")
+
+    wire = Wire(answer)
+    exporter = exporters(wire, max_queue_events=1000, rand=lambda: 0.001, flush_interval=0.01)
+    submit(exporter, 5000)
+    assert not exporter.flush(0.3)
+    stats = exporter.stats()
+    assert stats.queued + stats.in_flight <= 1000
+    assert stats.recorded == 5000
+    assert stats.queued + stats.in_flight + stats.dropped["queue_full"] == 5000
+    up.set()
+    exporter.flush(10)
+    delivered = wire.sent[-1]
+    assert delivered[-1] == 4999, "the newest are kept"
+    assert exporter.stats().sent + exporter.stats().dropped["queue_full"] == 5000
+
+
+def test_close_gives_up_what_cannot_be_delivered_and_says_so(exporters, caplog):
+    exporter = exporters(Wire(TransportError("no route")), rand=lambda: 0.01)
+    submit(exporter, 4)
+    with caplog.at_level(logging.WARNING, "lumiqtrace"):
+        assert not exporter.close(0.1)
+    assert "4 events were not delivered" in caplog.text
+    assert "no route" in caplog.text
+    submit(exporter, 2)
+    stats = exporter.stats()
+    assert stats.dropped == {"shutdown": 6}
+    assert stats.recorded == 6
+
+
+def test_close_stops_the_thread_and_closes_the_transport(exporters):
+    wire = Wire()
+    exporter = exporters(wire)
+    submit(exporter, 1)
+    assert exporter.close(10)
+    assert wire.closed.wait(10)
+    exporter._thread.join(10)
+    assert not exporter._thread.is_alive()
+
+
+def test_a_process_that_cannot_start_threads_delivers_in_flush(exporters, monkeypatch):
+    def refuse(_self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    wire = Wire(TransportError("down"), Reply(202, {}))
+    exporter = exporters(wire, rand=lambda: 0.01)
+    submit(exporter, 150)
+    assert exporter.flush(10)
+    assert sum(len(batch) for batch in wire.sent[1:]) == 150
+
+
+def test_a_transport_that_raises_anything_does_not_end_the_delivery(exporters):
+    wire = Wire(RuntimeError("bug"), Reply(202, {}))
+    exporter = exporters(wire, rand=lambda: 0.01)
+    submit(exporter, 1)
+    assert exporter.flush(10)
+
+
+def test_a_thread_that_died_is_started_again(exporters):
+    class Dying(Wire):
+        def send(self, body, headers, timeout):
+            if not self.sent:
+                super().send(body, headers, timeout)
+                raise SystemExit  # ends a thread without a word
+            return super().send(body, headers, timeout)
+
+    wire = Dying()
+    exporter = exporters(wire, rand=lambda: 0.01)
+    submit(exporter, 1)
+    exporter.flush(10)
+    assert exporter.flush(10)
+    assert wire.sent[-1] == [0]
+
+
+def test_every_event_is_accounted_for_while_threads_submit(exporters):
+    exporter = exporters(Wire(), batch_size=20, flush_interval=0.01)
+    threads = [threading.Thread(target=submit, args=(exporter, 500)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert exporter.flush(20)
+    stats = exporter.stats()
+    assert (stats.recorded, stats.sent, stats.queued, stats.in_flight) == (3000, 3000, 0, 0)
+
+
+def test_debug_prints_flush_errors_to_stdout(backend, capsys):
+    backend.answer = lambda _request: Answer(404)
+    client = lumiqtrace.Client(lumiqtrace.LumiqConfig(api_key=KEY, base_url=backend.url, debug=True))
+    client.record(Note(1))
+    client.flush(10)
+    client.shutdown(0)
+    assert "given up" in capsys.readouterr().out
