@@ -36,10 +36,23 @@ def read(line):
     return json.loads(line.decode("utf-8"), parse_constant=refuse)
 
 
-REQUIRED = (
-    "event_id trace_id span_id timestamp provider model operation latency_ms input_tokens output_tokens "
-    "cost_usd status stream environment sdk_version"
-).split()
+REQUIRED = [
+    "event_id",
+    "trace_id",
+    "span_id",
+    "timestamp",
+    "provider",
+    "model",
+    "operation",
+    "latency_ms",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "status",
+    "stream",
+    "environment",
+    "sdk_version",
+]
 
 
 def test_every_required_field_is_there_and_nothing_that_is_unknown():

@@ -58,7 +58,9 @@ def test_after_close_nothing_enters_and_that_is_counted():
 
 
 @given(
-    st.lists(st.one_of(st.integers(1, 8).map(lambda n: ("put", n)), st.integers(0, 5).map(lambda n: ("take", n))))
+    st.lists(
+        st.one_of(st.integers(1, 8).map(lambda n: ("put", n)), st.integers(0, 5).map(lambda n: ("take", n)))
+    )
 )
 def test_nothing_is_lost_between_the_counters(steps):
     queue = EventQueue(4, 16)
@@ -75,9 +77,7 @@ def test_nothing_is_lost_between_the_counters(steps):
 
 def test_threads_lose_no_count():
     queue = EventQueue(100_000, 10**9)
-    threads = [
-        threading.Thread(target=lambda: [queue.put(Item(n)) for n in range(5000)]) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: [queue.put(Item(n)) for n in range(5000)]) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

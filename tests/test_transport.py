@@ -19,20 +19,6 @@ BODY = compress([b'{"a":1}'])
 
 
 @pytest.fixture
-def to():
-    made = []
-
-    def make(url):
-        transport = HttpTransport(LumiqConfig(api_key=KEY, base_url=url))
-        made.append(transport)
-        return transport
-
-    yield make
-    for transport in made:
-        transport.close()
-
-
-@pytest.fixture
 def raw_server():
     """A server that gives each connection to `talk`, which answers in bytes of its own choosing."""
     stop = []
@@ -68,6 +54,21 @@ def raw_server():
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(10)
+
+
+@pytest.fixture
+def to(raw_server):
+    # Depends on the server so that its connections are closed first.
+    made = []
+
+    def make(url):
+        transport = HttpTransport(LumiqConfig(api_key=KEY, base_url=url))
+        made.append(transport)
+        return transport
+
+    yield make
+    for transport in made:
+        transport.close()
 
 
 @pytest.fixture(params=["httpx", "httpx2"])
@@ -106,7 +107,9 @@ def test_no_connection(library, to):
         lambda connection: connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Le"),
         lambda connection: connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 50\r\n\r\nhalf"),
         lambda connection: None,
-        lambda connection: connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)),
+        lambda connection: connection.setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+        ),
     ],
     ids=["garbage", "half headers", "half body", "closed", "reset"],
 )
@@ -119,7 +122,7 @@ def test_a_server_that_never_answers_costs_the_timeout(library, to, raw_server):
     done = threading.Event()
     try:
         started = time.monotonic()
-        with pytest.raises(TransportError, match="(?i)timeout|timed"):
+        with pytest.raises(TransportError, match=r"(?i)timeout|timed"):
             to(raw_server(lambda _connection: done.wait(20))).send(BODY, {}, 0.4)
         assert time.monotonic() - started < 3
     finally:

@@ -24,7 +24,7 @@ _FIELDS: Final = tuple(f.name for f in dataclasses.fields(Event) if f.name != "u
 
 
 def encode(event: Event) -> bytes:
-    """The event as one line of UTF-8 JSON, without its newline; None and empty fields are left out."""
+    """One line of UTF-8 JSON, without its newline; None and empty fields are left out."""
     record = {}
     for name in _FIELDS:
         value = getattr(event, name)

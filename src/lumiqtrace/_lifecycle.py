@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 
@@ -20,6 +23,23 @@ class Lifelong(Protocol):
 _clients: Final[weakref.WeakSet[Lifelong]] = weakref.WeakSet()
 _installed = False
 
+_loading: Final = threading.RLock()
+_held_by_fork = False
+
+MAX_FORK_WAIT: Final = 5.0
+"""Seconds a fork waits for an import of ours; one takes a tenth of a second."""
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Around what imports a library on the exporter thread, so that no fork happens in the middle.
+
+    A child forked then would find the half-imported module locked by a thread it does not have, and wait
+    for it without end.
+    """
+    with _loading:
+        yield
+
 
 def watch(client: Lifelong) -> None:
     """Tell `client` when the interpreter ends and when it finds itself in a forked child."""
@@ -29,7 +49,9 @@ def watch(client: Lifelong) -> None:
         _installed = True
         atexit.register(_at_exit)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_after_fork_in_child)
+            os.register_at_fork(
+                before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+            )
 
 
 def unwatch(client: Lifelong) -> None:
@@ -41,6 +63,17 @@ def _at_exit() -> None:
         client.at_exit()
 
 
+def _before_fork() -> None:
+    global _held_by_fork  # noqa: PLW0603 - as long as the lock is held, only this thread is here
+    _held_by_fork = _loading.acquire(timeout=MAX_FORK_WAIT)
+
+
+def _after_fork() -> None:
+    if _held_by_fork:
+        _loading.release()
+
+
 def _after_fork_in_child() -> None:
+    _after_fork()
     for client in list(_clients):
         client.after_fork_in_child()

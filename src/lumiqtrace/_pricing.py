@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from ._event import Event, Usage
+from ._lifecycle import loading
 
 logger = logging.getLogger("lumiqtrace")
 
@@ -42,9 +43,7 @@ class Pricer:
 
     def _cost(self, event: Event, usage: Usage) -> float | None:
         if self._library is None:
-            import genai_prices
-
-            self._library = genai_prices
+            self._library = _load()
         counts = self._library.Usage(**_counts(event, usage))
         context = {"service_tier": usage.service_tier} if usage.service_tier else None
         moment = datetime.fromisoformat(event.timestamp)
@@ -57,6 +56,16 @@ class Pricer:
                 continue
             return float(price.total_price)
         return None
+
+
+def _load() -> Any:
+    """The price package with its data, which it would import at the first price."""
+    with loading():
+        import genai_prices
+        from genai_prices.data_snapshot import get_snapshot
+
+        get_snapshot()
+        return genai_prices
 
 
 def _places(event: Event, usage: Usage) -> list[dict[str, str]]:

@@ -18,8 +18,9 @@ class Stats:
     """Where every event is: `recorded` = `sent` + `queued` + `in_flight` + the sum of `dropped`.
 
     `dropped` is by reason: `queue_full`, `rejected`, `too_large`, `redirected`, `unreadable` (a fault of
-    ours), `shutdown`. `retried` counts requests that failed and are sent again, `internal_errors` faults of ours that were
-    kept from the application. `unpriced_models` are those recorded at cost 0 for want of a price.
+    ours), `shutdown`. `retried` counts requests that failed and are sent again, `internal_errors` faults
+    of ours that were kept from the application. `unpriced_models` are those recorded at cost 0 for want
+    of a price.
     """
 
     recorded: int = 0

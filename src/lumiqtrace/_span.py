@@ -118,12 +118,7 @@ class Span:
         model: str | None,
         cost_usd: float | None,
     ) -> None:
-        counts = {
-            "input_tokens": input_tokens,
-            "output_tokens": output_tokens,
-            "cached_tokens": cached_tokens,
-        }
-        self._usage = {name: max(0, int(count)) for name, count in counts.items()}
+        self._tokens = (max(0, int(input_tokens)), max(0, int(output_tokens)), max(0, int(cached_tokens)))
         self._model = None if model is None else text_of(model)
         self._cost = None if cost_usd is None else float(cost_usd)
 

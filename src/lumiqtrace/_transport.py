@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from ._config import LumiqConfig, Secret
+from ._lifecycle import loading
 from ._version import __version__
 
 MAX_REPLY_BYTES: Final = 64 * 1024
@@ -78,9 +79,11 @@ class HttpTransport:
 
     def _client(self) -> Any:
         if self._http is None:
-            self._library = _http_library()
-            self._dropped = (self._library.RemoteProtocolError, self._library.ReadError, self._library.WriteError)
-            self._http = self._library.Client(follow_redirects=False, verify=True)
+            with loading():
+                library = self._library = _http_library()
+                self._dropped = (library.RemoteProtocolError, library.ReadError, library.WriteError)
+                self._http = library.Client(follow_redirects=False, verify=True)
+                "".encode("idna")  # loads the codec that the first connection would
         return self._http
 
     def _exchange(self, client: Any, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:

@@ -63,7 +63,7 @@ class Instrumentation:
         if all(_loaded(target) for target in self._targets):
             self._attach()
         elif not self._hooked:
-            if self._package not in sys.modules and importlib.util.find_spec(self._package) is None:
+            if sys.modules.get(self._package) is None and importlib.util.find_spec(self._package) is None:
                 self._wanted = False
                 raise MissingExtraError(f"patch_{self._extra}()", self._extra)
             from wrapt import register_post_import_hook

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+
+import pytest
+
+import lumiqtrace
+
+
+def by_name(backend):
+    return {event["name"]: event for event in backend.events}
+
+
+def test_a_span_is_an_event_of_the_schema(client, backend):
+    with lumiqtrace.span("search", "retriever", index="docs", top_k=5) as span:
+        span.set_attribute("hits", 3)
+        span.set_eval_score("relevance", 0.75)
+        assert lumiqtrace.get_current_trace_id() == span.trace_id
+        assert lumiqtrace.get_current_span_id() == span.span_id
+    assert lumiqtrace.get_current_trace_id() is None
+    assert lumiqtrace.flush()
+    (event,) = backend.events
+    assert event["trace_id"] == span.trace_id
+    assert len(event["trace_id"]) == 32
+    assert len(event["span_id"]) == 16
+    assert "parent_span_id" not in event
+    assert (event["provider"], event["operation"], event["model"]) == ("custom", "custom", "search")
+    assert (event["span_kind"], event["name"], event["status"]) == ("retriever", "search", "success")
+    assert event["tags"] == {"index": "docs", "top_k": "5", "hits": "3"}
+    assert event["eval_scores"] == {"relevance": 0.75}
+    assert (event["input_tokens"], event["output_tokens"], event["cost_usd"]) == (0, 0, 0)
+    assert event["latency_ms"] >= 0
+
+
+def test_what_is_inside_is_a_child(client, backend):
+    with lumiqtrace.span("outer") as outer:
+        with lumiqtrace.span("first") as first, lumiqtrace.span("deep"):
+            pass
+        with lumiqtrace.span("second"):
+            pass
+    assert lumiqtrace.flush()
+    found = by_name(backend)
+    assert {event["trace_id"] for event in backend.events} == {outer.trace_id}
+    assert found["first"]["parent_span_id"] == found["second"]["parent_span_id"] == outer.span_id
+    assert found["deep"]["parent_span_id"] == first.span_id
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("no"), "error"),
+        (TimeoutError("late"), "timeout"),
+        (asyncio.CancelledError(), "cancelled"),
+        (KeyboardInterrupt(), "cancelled"),
+    ],
+)
+def test_an_exception_passes_unchanged_and_gives_the_status(client, backend, error, status):
+    with pytest.raises(type(error)) as caught, lumiqtrace.span("work"):
+        raise error
+    assert caught.value is error
+    assert lumiqtrace.flush()
+    (event,) = backend.events
+    assert event["status"] == status
+    assert event["error_code"] == type(error).__name__
+
+
+def test_async_spans_of_concurrent_tasks_do_not_mix(client, backend):
+    async def request(number):
+        async with lumiqtrace.span(f"request {number}") as span:
+            await asyncio.sleep(0)
+            async with lumiqtrace.span(f"step {number}"):
+                await asyncio.sleep(0)
+                assert lumiqtrace.get_current_trace_id() == span.trace_id
+        assert lumiqtrace.get_current_trace_id() is None
+
+    async def main():
+        await asyncio.gather(*(request(number) for number in range(50)))
+        assert await lumiqtrace.aflush()
+
+    asyncio.run(main())
+    found = by_name(backend)
+    for number in range(50):
+        request_event, step = found[f"request {number}"], found[f"step {number}"]
+        assert step["trace_id"] == request_event["trace_id"]
+        assert step["parent_span_id"] == request_event["span_id"]
+
+
+def test_a_thread_begins_a_trace_of_its_own(client, backend):
+    def work():
+        with lumiqtrace.span("elsewhere"):
+            pass
+
+    with lumiqtrace.span("here"):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert lumiqtrace.flush()
+    found = by_name(backend)
+    assert found["elsewhere"]["trace_id"] != found["here"]["trace_id"]
+
+
+def test_a_span_that_ends_in_another_context_ends_without_error(client, backend):
+    def values():
+        with lumiqtrace.span("generated"):
+            yield 1
+
+    generator = values()
+    contextvars.copy_context().run(next, generator)
+    contextvars.copy_context().run(generator.close)
+    assert lumiqtrace.flush()
+    assert by_name(backend)["generated"]["status"] == "cancelled"
+
+
+def test_usage_that_the_application_tells_is_priced(client, backend):
+    with lumiqtrace.span("own model", "llm") as span:
+        span.set_usage(input_tokens=1000, output_tokens=100, model="gpt-4o")
+    with lumiqtrace.span("known cost", "llm") as span:
+        span.set_usage(input_tokens=10, output_tokens=1, model="gpt-4o", cost_usd=0.5)
+    assert lumiqtrace.flush()
+    found = by_name(backend)
+    assert found["own model"]["model"] == "gpt-4o"
+    assert found["own model"]["cost_usd"] == pytest.approx(0.0035)
+    assert found["known cost"]["cost_usd"] == 0.5
+
+
+class Unprintable:
+    def __str__(self):
+        raise RuntimeError
+
+
+def test_nothing_that_is_passed_to_a_span_raises(client, backend):
+    with lumiqtrace.span(Unprintable(), "no such kind", bad=Unprintable()) as span:
+        span.set_attribute(Unprintable(), Unprintable())
+        span.set_eval_score("nan", float("nan"))
+        span.set_eval_score("text", "high")
+        span.set_usage(input_tokens="many")
+        span.set_error(Unprintable())
+    assert lumiqtrace.flush()
+    (event,) = backend.events
+    assert event["span_kind"] == "general"
+    assert event["status"] == "error"
+    assert "eval_scores" not in event
+
+
+def test_a_key_in_an_exception_does_not_leave(client, backend):
+    secret = "sk-" + "s3cr3t" * 5
+    with pytest.raises(ValueError, match=secret), lumiqtrace.span("work"):
+        raise ValueError(f"refused {secret}")
+    assert lumiqtrace.flush()
+    assert secret not in str(backend.events)
+    assert backend.events[0]["error_message"] == "refused [REDACTED]"
