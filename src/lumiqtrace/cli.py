@@ -1,0 +1,131 @@
+"""The command line: `lumiqtrace demo | serve | traces | projects`, also as `python -m lumiqtrace`.
+
+A mistake is one sentence on standard error and exit status 1; a wrong option is status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from ._config import LumiqConfig
+from ._errors import CommandError, ConfigError, MissingExtraError
+from ._version import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit status."""
+    parsed = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], None] = parsed.run
+    try:
+        run(parsed)
+    except (CommandError, ConfigError, MissingExtraError) as error:
+        print(f"lumiqtrace: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _demo(parsed: argparse.Namespace) -> None:
+    _need_server_extra("lumiqtrace demo")
+    from .demo import run
+
+    run(live=parsed.live, leave=parsed.exit)
+
+
+def _serve(parsed: argparse.Namespace) -> None:
+    _need_server_extra("lumiqtrace serve")
+    from .server import ServerError, serve
+
+    try:
+        serve(parsed.data, parsed.host, parsed.port, monthly_events=parsed.monthly_events)
+    except ServerError as error:
+        raise CommandError(str(error)) from error
+
+
+def _create_project(parsed: argparse.Namespace) -> None:
+    _need_server_extra("lumiqtrace projects")
+    from .server import ServerError, create_project
+
+    try:
+        made = create_project(parsed.data, parsed.name)
+    except ServerError as error:
+        raise CommandError(str(error)) from error
+    print(f"Project {made.project_id}. Its secrets are shown this once; keep them.")
+    print(f"  API key:    {made.api_key}\n  Read token: {made.read_token}")
+
+
+def _show_trace(parsed: argparse.Namespace) -> None:
+    from ._reader import fetch_trace
+
+    base_url = LumiqConfig.from_options({"base_url": parsed.base_url}).base_url
+    project = _required(parsed.project, "--project", "LUMIQTRACE_PROJECT_ID")
+    token = _required(parsed.token, "--token", "LUMIQTRACE_READ_TOKEN")
+    roots = fetch_trace(base_url, project, token, parsed.trace_id)
+    if parsed.json:
+        print(json.dumps(roots, indent=2, ensure_ascii=False))
+        return
+    _need_server_extra("lumiqtrace traces show")
+    from ._terminal import TraceView, console
+
+    console().print(TraceView(roots))
+
+
+def _required(value: str | None, option: str, variable: str) -> str:
+    found = value or os.environ.get(variable)
+    if not found:
+        raise CommandError(f"pass {option} or set {variable}; `lumiqtrace serve` printed it at first")
+    return found
+
+
+def _need_server_extra(command: str) -> None:
+    """The server's libraries, rich among them, come with one extra."""
+    if not all(find_spec(name) for name in ("rich", "sqlalchemy", "starlette", "uvicorn", "msgspec")):
+        raise MissingExtraError(command, "server")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lumiqtrace", description="Traces of language-model calls.")
+    parser.add_argument("--version", action="version", version=f"lumiqtrace {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="run a traced example application and show its trace")
+    demo.add_argument("--live", action="store_true", help="call the real OpenAI API (needs OPENAI_API_KEY)")
+    demo.add_argument("--exit", action="store_true", help="end when the trace is shown")
+    demo.set_defaults(run=_demo)
+
+    serve = commands.add_parser("serve", help="run the server")
+    serve.add_argument("--data", type=Path, metavar="FOLDER", help="where its database is kept")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=int, default=8417, help="port to listen on (8417; 0 takes a free one)")
+    serve.add_argument("--monthly-events", type=int, metavar="N", help="events a project may store a month")
+    serve.set_defaults(run=_serve)
+
+    traces = commands.add_parser("traces", help="read traces")
+    show = traces.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "show", help="print one trace as a tree"
+    )
+    show.add_argument("trace_id", metavar="TRACE_ID")
+    show.add_argument("--json", action="store_true", help="print it as JSON")
+    show.add_argument("--base-url", metavar="URL", help="the server (LUMIQTRACE_BASE_URL)")
+    show.add_argument("--project", metavar="ID", help="the project (LUMIQTRACE_PROJECT_ID)")
+    show.add_argument("--token", metavar="TOKEN", help="its read token (better in LUMIQTRACE_READ_TOKEN)")
+    show.set_defaults(run=_show_trace)
+
+    projects = commands.add_parser("projects", help="manage projects")
+    create = projects.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "create", help="make a project with a key and a token of its own"
+    )
+    create.add_argument("name", metavar="NAME")
+    create.add_argument("--data", type=Path, metavar="FOLDER", help="where the server's database is kept")
+    create.set_defaults(run=_create_project)
+    return parser
