@@ -22,6 +22,8 @@ def init(
     shutdown_timeout: float | None = None,
     max_queue_events: int | None = None,
     max_queue_bytes: int | None = None,
+    store_prompts: bool | None = None,
+    stream_usage: bool | None = None,
     debug: bool | None = None,
 ) -> Client:
     """Build the process-wide client and return it.
@@ -42,6 +44,8 @@ def init(
         "shutdown_timeout": shutdown_timeout,
         "max_queue_events": max_queue_events,
         "max_queue_bytes": max_queue_bytes,
+        "store_prompts": store_prompts,
+        "stream_usage": stream_usage,
         "debug": debug,
     }
     return _client.set_default(LumiqConfig.from_options(options))

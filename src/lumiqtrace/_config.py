@@ -48,7 +48,9 @@ class LumiqConfig:
     """How this process records and delivers.
 
     `api_key` starts with `lqt_`; without one the SDK stays off. `flush_interval` and the timeouts are
-    seconds, `batch_size` is events (1 to 100), `max_queue_bytes` is bytes. Raises ConfigError.
+    seconds, `batch_size` is events (1 to 100), `max_queue_bytes` is bytes. `store_prompts` puts the text of
+    prompts and completions on the events; `stream_usage` asks OpenAI for the token counts of chat streams
+    whose caller did not. Raises ConfigError.
     """
 
     api_key: Secret | str | None = None
@@ -61,6 +63,8 @@ class LumiqConfig:
     shutdown_timeout: float = 2.0
     max_queue_events: int = 50_000
     max_queue_bytes: int = 32 * MIB
+    store_prompts: bool = False
+    stream_usage: bool = True
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -69,8 +73,8 @@ class LumiqConfig:
         object.__setattr__(self, "base_url", _checked_base_url(self.base_url))
         _check_key(self.api_key)
         _check_type("environment", self.environment, str, "a name such as 'production'")
-        _check_type("enabled", self.enabled, bool, "True or False")
-        _check_type("debug", self.debug, bool, "True or False")
+        for name in ("enabled", "store_prompts", "stream_usage", "debug"):
+            _check_type(name, getattr(self, name), bool, "True or False")
         _check_range("batch_size", self.batch_size, int, 1, 100)
         _check_range("flush_interval", self.flush_interval, float, 0.01, 3600)
         _check_range("flush_timeout", self.flush_timeout, float, 0, 3600)

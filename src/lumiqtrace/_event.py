@@ -79,6 +79,8 @@ class Event:
     span_kind: str | None = None
     name: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    prompt: str | None = None
+    completion: str | None = None
     # Never on the wire.
     usage: Usage | None = None
 

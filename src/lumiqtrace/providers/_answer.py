@@ -29,6 +29,13 @@ class Answer:
     status: str | None = None
     error_code: str | None = None
     error_message: str | None = None
+    spoken: list[str] | None = None
+    """What the model wrote, piece by piece; None where it is not to be kept."""
+
+    def said(self, piece: object) -> None:
+        """Keep a piece of the output's text, if texts are kept."""
+        if self.spoken is not None and isinstance(piece, str) and piece:
+            self.spoken.append(piece)
 
     def used(self, tool: object) -> None:
         if isinstance(tool, str) and tool and tool not in self.tools:

@@ -14,9 +14,10 @@ from typing import Any, Final
 
 from .._client import Client
 from .._context import SpanContext, current
-from .._encode import text_of
+from .._encode import MAX_PROMPT, cut, text_of
 from .._event import Event, iso_timestamp, new_event_id, new_span_id, new_trace_id
 from .._guard import Guard
+from .._redact import redact_text
 from .._span import shorten
 from ._answer import Answer, Route, pick, text
 from ._failure import Failure, failure_of
@@ -27,7 +28,10 @@ _BASE_SIZE: Final = 1024
 
 
 class Call:
-    """A recording of one call. `origin` gives the event's provider and vendor from the API's address."""
+    """A recording of one call; what ends it first is what counts.
+
+    `origin` gives the event's provider and vendor from the API's address.
+    """
 
     __slots__ = (
         "_answer",
@@ -45,6 +49,7 @@ class Call:
         "_ttft",
         "_url",
         "latency",
+        "request",
         "size",
     )
 
@@ -52,24 +57,26 @@ class Call:
         self,
         client: Client,
         route: Route,
-        request: Any,
+        body: Any,
         url: Any,
         origin: Callable[[str], tuple[str, str | None]],
     ) -> None:
+        """`body` is the request's JSON as a dict, `url` the API's address in any form that `str` can show."""
         self._client = client
         self._route = route
         self._origin = origin
         self._url = url
-        self._requested_model = text(pick(request, "model"))
-        self._streamed = pick(request, "stream") is True
-        self._prompt = _snapshot(request, route.prompt)
+        self._requested_model = text(pick(body, "model"))
+        self._streamed = pick(body, "stream") is True
+        self._prompt = _snapshot(body, route.prompt)
         self.size = _BASE_SIZE + _weight(self._prompt)
         self._parent: SpanContext | None = current()
-        self._answer = Answer()
+        self._answer = Answer(spoken=[] if client.config.store_prompts else None)
         self._read: Callable[[Answer], None] | None = None
         self._failure: Failure | None = None
         self._ttft: float | None = None
         self.latency: float | None = None
+        self.request: object = None
         self._began = time.time()
         self._started = time.perf_counter()
 
@@ -93,12 +100,16 @@ class Call:
     def raised(self, error: BaseException) -> None:
         """The call raised; nothing of the exception is kept but three strings."""
         at = time.perf_counter()
+        if self.latency is not None:
+            return
         self._failure = _reading(failure_of, error) or Failure("error", type(error).__name__, None)
         self._end(at)
 
     def answered(self, result: Any) -> None:
         """The call gave the client's own object, whole. Its numbers are read now: it may be changed later."""
         at = time.perf_counter()
+        if self.latency is not None:
+            return
         _reading(self._route.read, result, self._answer)
         self._answer.complete = True
         self._end(at)
@@ -116,6 +127,8 @@ class Call:
         self, read: Callable[[Answer], None], size: int, at: float, failure: Failure | None = None
     ) -> None:
         """The answer is bytes that `read` understands, on the exporter thread. `at` is their last moment."""
+        if self.latency is not None:
+            return
         self._read = read
         self._failure = failure
         self.size += size
@@ -126,9 +139,8 @@ class Call:
             self._ttft = at - self._started
 
     def _end(self, at: float) -> None:
-        if self.latency is None:
-            self.latency = max(0.0, at - self._started)
-            self._client.record(self)
+        self.latency = max(0.0, at - self._started)
+        self._client.record(self)
 
     def event(self) -> Event:
         """The call as an event; called on the exporter thread, once it has ended."""
@@ -163,6 +175,9 @@ class Call:
         if vendor:
             event.tags["vendor"] = vendor
         self._conclude(event, answer)
+        if answer.spoken is not None:
+            event.prompt = None if self._prompt is None else _shown(_canonical(self._prompt))
+            event.completion = _shown("".join(answer.spoken)) if answer.spoken else None
         return event
 
     def _conclude(self, event: Event, answer: Answer) -> None:
@@ -179,9 +194,9 @@ class Call:
             event.tags["usage"] = "missing"
 
 
-def _snapshot(request: Any, names: tuple[str, ...]) -> Any:
+def _snapshot(body: Any, names: tuple[str, ...]) -> Any:
     """The prompt as sent. The client has copied dicts already, but hands on a list of strings as it is."""
-    found = {name: value for name in names if (value := pick(request, name)) is not None}
+    found = {name: value for name in names if (value := pick(body, name)) is not None}
     found = {name: list(value) if type(value) is list else value for name, value in found.items()}
     return next(iter(found.values())) if len(found) == 1 else (found or None)
 
@@ -203,5 +218,13 @@ def _hash(prompt: Any) -> str | None:
     """SHA-256 of the canonical JSON of the prompt, in hex: keys sorted, no white space, UTF-8."""
     if prompt is None:
         return None
-    document = json.dumps(prompt, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=text_of)
-    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(_canonical(prompt).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _canonical(prompt: Any) -> str:
+    return json.dumps(prompt, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=text_of)
+
+
+def _shown(document: str) -> str:
+    """A prompt or completion fit to leave the process. Redacted before it is cut, as a key could be halved."""
+    return cut(redact_text(document[: 2 * MAX_PROMPT]), MAX_PROMPT)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 from .._errors import MissingExtraError
@@ -20,8 +22,8 @@ from .._guard import Guard
 from ._call import Call
 
 _inside: Final[ContextVar[object]] = ContextVar("lumiqtrace_inside", default=None)
-"""The options of the request under way: a subclass that another tracer replaced calls the base's method
-with the same object, and that is still one call."""
+"""The request under way: a subclass that another tracer replaced calls the base's method with the same
+object, and that is still one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +36,29 @@ class Target:
     is_async: bool
 
 
-Begin = Callable[[Any, Any], Call | None]
-"""Given the client and its request options: the call to record, or None where it is not one of ours."""
+class Instrumentation(ABC):
+    """The wrappers in one provider library. A provider says what is a call and how its result is received."""
 
-Receive = Callable[[Call, Any], None]
-"""Given the call and what the library returned."""
-
-
-class Instrumentation:
-    """The wrappers in one provider library."""
-
-    def __init__(
-        self, package: str, extra: str, targets: tuple[Target, ...], begin: Begin, receive: Receive
-    ) -> None:
+    def __init__(self, package: str, extra: str, targets: tuple[Target, ...]) -> None:
         self._package = package
         self._extra = extra
         self._targets = targets
-        self._begin = begin
-        self._receive = receive
         self._guard = Guard(f"recording {package} calls")
         self._wanted = False
         self._hooked = False
         self._replaced: list[tuple[type[Any], str, Any, Any]] = []
+
+    @abstractmethod
+    def identify(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """The object that is this request's own: the same one wherever the request passes, and no other's."""
+
+    @abstractmethod
+    def begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """The call to record; None where the request is no model call, or nothing is recorded."""
+
+    @abstractmethod
+    def receive(self, call: Call, result: Any) -> Any:
+        """Note what the library returned. What this returns is given to the application in its place."""
 
     def install(self) -> None:
         """Idempotent. Raises MissingExtraError where the library is not installed."""
@@ -89,21 +92,30 @@ class Instrumentation:
             for owner in _owners(_loaded(target), target.method):
                 original = owner.__dict__[target.method]
                 if id(original) not in ours:
-                    wrapper = self._wrapper(original, target.is_async)
+                    wrapper = self._wrapper(original, is_async=target.is_async)
                     setattr(owner, target.method, wrapper)
                     self._replaced.append((owner, target.method, original, wrapper))
 
-    def _wrapper(self, original: Any, is_async: bool) -> Any:
-        call_original = original if isinstance(original, FunctionType) else _bound(original)
-        return self._async(original, call_original) if is_async else self._sync(original, call_original)
+    def wrap(self, client: Any, method: str, *, is_async: bool) -> None:
+        """Record the calls that this one client makes through `method`, patched or not."""
+        original = inspect.getattr_static(type(client), method)
+        wrapper = self._wrapper(original, is_async=is_async, always=True)
+        setattr(client, method, MethodType(wrapper, client))
 
-    def _sync(self, original: Any, call_original: Callable[..., Any]) -> Any:
+    def _wrapper(self, original: Any, *, is_async: bool, always: bool = False) -> Any:
+        make = self._async if is_async else self._sync
+        return make(
+            original, original if isinstance(original, FunctionType) else _bound(original), always=always
+        )
+
+    def _sync(self, original: Any, call_original: Callable[..., Any], *, always: bool) -> Any:
         @functools.wraps(original)
         def request(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = self._guard(self._start, client, args, kwargs)
+            call = self._guard(self._start, client, args, kwargs, always)
             if call is None:
                 return call_original(client, *args, **kwargs)
-            before = _enter(args, kwargs)
+            before = _inside.get()
+            _inside.set(call.request)
             try:
                 result = call_original(client, *args, **kwargs)
             except BaseException as error:
@@ -111,18 +123,19 @@ class Instrumentation:
                 raise
             finally:
                 _inside.set(before)
-            self._guard(self._receive, call, result)
-            return result
+            received = self._guard(self.receive, call, result)
+            return result if received is None else received
 
         return request
 
-    def _async(self, original: Any, call_original: Callable[..., Any]) -> Any:
+    def _async(self, original: Any, call_original: Callable[..., Any], *, always: bool) -> Any:
         @functools.wraps(original)
         async def request(client: Any, *args: Any, **kwargs: Any) -> Any:
-            call = self._guard(self._start, client, args, kwargs)
+            call = self._guard(self._start, client, args, kwargs, always)
             if call is None:
                 return await call_original(client, *args, **kwargs)
-            before = _enter(args, kwargs)
+            before = _inside.get()
+            _inside.set(call.request)
             try:
                 result = await call_original(client, *args, **kwargs)
             except BaseException as error:
@@ -130,27 +143,21 @@ class Instrumentation:
                 raise
             finally:
                 _inside.set(before)
-            self._guard(self._receive, call, result)
-            return result
+            received = self._guard(self.receive, call, result)
+            return result if received is None else received
 
         return request
 
-    def _start(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        options = _options(args, kwargs)
-        if not self._wanted or options is None or options is _inside.get():
+    def _start(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any], always: bool) -> Call | None:
+        if not (self._wanted or always):
             return None
-        return self._begin(client, options)
-
-
-def _options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`request(cast_to, options, ...)`: the same two first parameters in every version."""
-    return args[1] if len(args) > 1 else kwargs.get("options")
-
-
-def _enter(args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-    before = _inside.get()
-    _inside.set(_options(args, kwargs))
-    return before
+        request = self.identify(args, kwargs)
+        if request is None or request is _inside.get():
+            return None
+        call = self.begin(client, args, kwargs)
+        if call is not None:
+            call.request = request
+        return call
 
 
 def _loaded(target: Target) -> Any:

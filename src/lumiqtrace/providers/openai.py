@@ -1,8 +1,7 @@
 """OpenAI and everything that speaks its dialect, through the `openai` client library.
 
-All its HTTP calls pass `SyncAPIClient.request` or `AsyncAPIClient.request`, once each, with the retries
-inside (measured on eight versions from 1.40 to 3.52). The tables below say which of them are model calls
-and where an answer keeps its facts.
+The tables below say which requests are model calls, where an answer keeps its facts, and whose API an
+address is.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from .._client import before_flush, default_client
+from .._client import before_flush
 from ._answer import Answer, Route, count, each, first_count, pick, text
-from ._call import Call
 from ._failure import error_code, is_rate_limit
-from ._patch import Instrumentation, Target
-from ._tap import settle, tap
+from ._stainless import StainlessInstrumentation
+from ._tap import settle
 
 # ---- where an answer keeps its facts -----------------------------------------------------------------
 
@@ -68,7 +66,8 @@ def _read_error(body: Any, answer: Answer) -> None:
     answer.status = "rate_limited" if is_rate_limit(answer.error_code) else "error"
 
 
-def _read_tools(message: Any, answer: Answer) -> None:
+def _read_message(message: Any, answer: Answer) -> None:
+    answer.said(pick(message, "content"))
     for call in each(pick(message, "tool_calls")):
         answer.used(pick(call, "function", "name") or pick(call, "custom", "name"))
     answer.used(pick(message, "function_call", "name"))
@@ -79,7 +78,7 @@ def _read_chat(body: Any, answer: Answer) -> None:
     for index, choice in enumerate(each(pick(body, "choices"))):
         if index == 0:
             answer.finish_reason = text(pick(choice, "finish_reason"))
-        _read_tools(pick(choice, "message"), answer)
+        _read_message(pick(choice, "message"), answer)
 
 
 def _fold_chat(chunk: Any, answer: Answer) -> None:
@@ -88,7 +87,7 @@ def _fold_chat(chunk: Any, answer: Answer) -> None:
         reason = text(pick(choice, "finish_reason"))
         if reason is not None and not count(pick(choice, "index")):
             answer.finish_reason = reason
-        _read_tools(pick(choice, "delta"), answer)
+        _read_message(pick(choice, "delta"), answer)
 
 
 def _chat_begins(chunk: Any) -> bool:
@@ -155,40 +154,7 @@ def origin(url: str) -> tuple[str, str | None]:
 
 # ---- the patch -----------------------------------------------------------------------------------------
 
-
-def _begin(client: Any, options: Any) -> Call | None:
-    recorder = default_client()
-    if not recorder.recording or options.method.lower() != "post":
-        return None
-    route = _route(options.url)
-    if route is None:
-        return None
-    return Call(recorder, route, options.json_data, client.base_url, origin)
-
-
-def _receive(call: Call, result: Any) -> None:
-    """Hand the result to whoever can read it: a stream and a raw response by their bytes, else the object."""
-    http = getattr(result, "http_response", None)
-    if http is None and call.streamed:
-        http = getattr(result, "response", None)
-    if http is None:
-        call.answered(result)
-    elif http.is_closed:
-        call.answered_with(http.content)
-    else:
-        tap(http, call)
-
-
-_instrumentation: Final = Instrumentation(
-    "openai",
-    "openai",
-    (
-        Target("openai._base_client", "SyncAPIClient", "request", is_async=False),
-        Target("openai._base_client", "AsyncAPIClient", "request", is_async=True),
-    ),
-    _begin,
-    _receive,
-)
+_instrumentation: Final = StainlessInstrumentation("openai", _route, origin)
 
 
 def patch_openai() -> None:
