@@ -226,5 +226,5 @@ def _canonical(prompt: Any) -> str:
 
 
 def _shown(document: str) -> str:
-    """A prompt or completion fit to leave the process. Redacted before it is cut, as a key could be halved."""
+    """A prompt or completion fit to leave the process. Redacted first: a key cut in half is not found."""
     return cut(redact_text(document[: 2 * MAX_PROMPT]), MAX_PROMPT)
