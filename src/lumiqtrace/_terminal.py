@@ -8,13 +8,19 @@ from datetime import datetime
 from typing import Any, Final
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, JustifyMethod, RenderResult
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+COLUMNS: Final = ("latency", "ttft", "tokens in/out", "cost", "status")
+"""The figures of a span, after its label and its bar."""
+
+GAP: Final = "  "
 MIN_LABEL: Final = 24
 MIN_BAR: Final = 6
 MAX_BAR: Final = 32
+NARROW: Final = 110
+"""Columns of a terminal below which some figures are left out."""
+
 MAX_INDENT: Final = 24
 """Levels that are still drawn as such."""
 
@@ -53,26 +59,34 @@ class TraceView:
         self._total = max(ends, default=0.0)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """One line a span, laid out here: a table would measure each cell again, at 4 ms a row."""
         labels = [_label(row) for row in self._rows]
-        facts = [_facts(row.span) for row in self._rows]
-        columns = ("latency", "ttft", "tokens in/out", "cost", "status")
-        widths = [max(cell_len(name), *(f[i].cell_len for f in facts), 1) for i, name in enumerate(columns)]
-        # What is left over after the figures goes to the labels, then to the bars.
-        left = options.max_width - sum(widths) - 2 * (len(columns) + 2)
+        facts = [_facts(row.span, narrow=options.max_width < NARROW) for row in self._rows]
+        names = [name for name in COLUMNS if any(name in fact for fact in facts)]
+        figures = [[fact.get(name, Text()) for name in names] for fact in facts]
+        widths = [max(cell_len(n), *(f[i].cell_len for f in figures)) for i, n in enumerate(names)]
+        # What the figures leave over goes to the labels, then to the bars.
+        left = options.max_width - sum(widths) - len(GAP) * (len(names) + 1)
         label_width = max(MIN_LABEL, min(max((t.cell_len for t in labels), default=0), left - MIN_BAR))
         bar_width = max(MIN_BAR, min(MAX_BAR, left - label_width))
+        widths = [label_width, bar_width, *widths]
 
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("span", no_wrap=True, overflow="ellipsis", width=label_width)
-        table.add_column("time", no_wrap=True, width=bar_width)
-        for name, width in zip(columns, widths, strict=True):
-            justify: JustifyMethod = "left" if name == "status" else "right"
-            table.add_column(name, justify=justify, no_wrap=True, min_width=width)
-        for row, label, offset, cells in zip(self._rows, labels, self._offsets, facts, strict=True):
-            table.add_row(label, _bar(row.span, offset, self._total, bar_width), *cells)
-        yield table
+        yield _line([Text(name, style="dim") for name in ("span", "time", *names)], widths)
+        for row, label, offset, cells in zip(self._rows, labels, self._offsets, figures, strict=True):
+            yield _line([label, _bar(row.span, offset, self._total, bar_width), *cells], widths)
         yield Text()
         yield _totals([row.span for row in self._rows], self._total)
+
+
+def _line(cells: list[Text], widths: list[int]) -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    last = len(cells) - 1
+    for number, (cell, width) in enumerate(zip(cells, widths, strict=True)):
+        if number < last:
+            cell.truncate(width, overflow="ellipsis")
+            cell.align("left" if number < 2 else "right", width)
+        line.append_text(cell).append(GAP if number < last else "")
+    return line
 
 
 def _rows(roots: list[dict[str, Any]]) -> Iterator[Row]:
@@ -82,7 +96,7 @@ def _rows(roots: list[dict[str, Any]]) -> Iterator[Row]:
         span, guide, below = waiting.pop()
         yield Row(span, guide)
         children = span.get("children") or []
-        deeper = below if len(below) < 3 * MAX_INDENT else below[:-3] + "…  "
+        deeper = below[: 3 * MAX_INDENT]
         for index, child in reversed(list(enumerate(children))):
             last = index == len(children) - 1
             waiting.append((child, deeper + ("└─ " if last else "├─ "), deeper + ("   " if last else "│  ")))
@@ -94,20 +108,25 @@ def _label(row: Row) -> Text:
     label = Text(row.guide, style="dim")
     label.append((_text(span, "model") if is_call else _text(span, "name")) or "?", style="bold")
     label.append("  " + (_text(span, "operation") if is_call else _text(span, "span_kind")), style="dim")
-    if tools := span.get("tools_used"):
+    tools = span.get("tools_used")
+    if isinstance(tools, list) and tools:
         label.append("  → " + _printable(", ".join(map(str, tools))), style="cyan")
     return label
 
 
-def _facts(span: dict[str, Any]) -> list[Text]:
+def _facts(span: dict[str, Any], *, narrow: bool) -> dict[str, Text]:
+    """The figures by their column; a narrow terminal gets the most telling ones."""
     status = _text(span, "status")
-    return [
-        Text(_duration(_number(span, "latency_ms"))),
-        Text(_duration(_number(span, "ttft_ms")) if span.get("ttft_ms") is not None else ""),
-        Text(_tokens(span)),
-        Text(_cost(_number(span, "cost_usd"))),
-        Text(f"{status} {_text(span, 'error_code')}".strip(), style=_style(status)),
-    ]
+    facts = {
+        "latency": _duration(_number(span, "latency_ms")),
+        "tokens in/out": _tokens(span, cached=not narrow),
+        "cost": _cost(_number(span, "cost_usd")),
+    }
+    if not narrow and span.get("ttft_ms") is not None:
+        facts["ttft"] = _duration(_number(span, "ttft_ms"))
+    shown = {name: Text(fact) for name, fact in facts.items()}
+    shown["status"] = Text(f"{status} {_text(span, 'error_code')}".strip(), style=_style(status))
+    return shown
 
 
 def _style(status: str) -> str:
@@ -135,12 +154,12 @@ def _totals(spans: list[dict[str, Any]], total: float) -> Text:
     return line
 
 
-def _tokens(span: dict[str, Any]) -> str:
+def _tokens(span: dict[str, Any], *, cached: bool) -> str:
     used = int(_number(span, "input_tokens")), int(_number(span, "output_tokens"))
+    from_cache = int(_number(span, "cached_tokens"))
     if not any(used):
         return ""
-    cached = int(_number(span, "cached_tokens"))
-    return f"{used[0]:,}/{used[1]:,}" + (f" ({cached:,} cached)" if cached else "")
+    return f"{used[0]:,}/{used[1]:,}" + (f" ({from_cache:,} cached)" if cached and from_cache else "")
 
 
 def _cost(dollars: float) -> str:
@@ -161,7 +180,8 @@ def _start(span: dict[str, Any]) -> float:
 
 def _number(span: dict[str, Any], key: str) -> float:
     value = span.get(key)
-    return float(value) if isinstance(value, int | float) else 0.0
+    # Beyond 1e15 nothing here is a figure any more, and text of it would not end.
+    return float(value) if isinstance(value, int | float) and -1e15 < value < 1e15 else 0.0
 
 
 def _text(span: dict[str, Any], key: str) -> str:

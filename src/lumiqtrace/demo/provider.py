@@ -21,6 +21,7 @@ ANSWER: Final = (
     "and faulty goods can be returned within two years. Please do not use it any more."
 )
 VERSIONS: Final = {
+    "gpt-4o": "gpt-4o-2024-08-06",
     "gpt-4o-mini": "gpt-4o-mini-2024-07-18",
     "text-embedding-3-small": "text-embedding-3-small",
 }

@@ -1,0 +1,214 @@
+"""The command line as people meet it: a process, its output and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import lumiqtrace
+from lumiqtrace.server import running
+
+UUID = "550e8400-e29b-41d4-a716-44665544"
+
+
+def command(*arguments, **environment):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("LUMIQTRACE_")}
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "lumiqtrace", *arguments],
+        capture_output=True, text=True, timeout=50, check=False, env={**env, **environment},
+    )  # fmt: skip
+
+
+def spans_of(roots):
+    waiting = [(root, None) for root in roots]
+    while waiting:
+        span, parent = waiting.pop()
+        yield span, parent
+        waiting += [(child, span) for child in span["children"]]
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return command("demo", "--exit")
+
+
+def test_the_demo_shows_a_trace_and_ends(demo):
+    assert demo.returncode == 0, demo.stderr
+    assert demo.stderr == ""
+    assert "Yes. Order 1042, the kettle" in demo.stdout
+    tree = [line for line in demo.stdout.splitlines() if "━" in line]
+    assert len(tree) == 9
+    assert tree[0].startswith("answer customer")
+    assert all(line.startswith(("├─", "│", "└─")) for line in tree[1:])
+    for part in ("→ look_up_order", "search documents  retriever", "text-embedding-3-small  embed"):
+        assert part in demo.stdout
+    assert "error model_not_found" in tree[-1]
+    costs = re.findall(r"\$(\d\.\d+)", "".join(tree))
+    assert len(costs) == 4
+    assert all(float(cost) > 0 for cost in costs)
+    assert re.search(
+        r"^9 spans .* tokens in, \d+ out  \$0\.0000\d+  1 not successful$", demo.stdout, re.MULTILINE
+    )
+    assert re.search(r"^Server: http://127\.0\.0\.1:\d+$", demo.stdout, re.MULTILINE)
+
+
+def test_the_demo_stays_up_until_it_is_interrupted():
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "lumiqtrace", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = iter(process.stdout.readline, "")
+        address = next(line for line in lines if line.startswith("Server: ")).split()[1]
+        assert "Ctrl-C" in next(lines)
+        with urllib.request.urlopen(f"{address}/healthz", timeout=10) as response:
+            assert response.status == 200
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_live_without_a_key_is_one_sentence():
+    done = command("demo", "--live", "--exit", OPENAI_API_KEY="")
+    assert done.returncode == 1
+    assert done.stderr == "lumiqtrace: --live calls the real OpenAI API: set OPENAI_API_KEY first\n"
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A server with one trace on it; gives the server and the trace's id."""
+    with running(tmp_path) as server:
+        lumiqtrace.init(server.credentials.api_key, base_url=server.url)
+        with lumiqtrace.span("outer", "agent") as outer, lumiqtrace.span("inner", "tool") as inner:
+            inner.set_usage(input_tokens=10, output_tokens=5, cost_usd=0.25)
+        assert lumiqtrace.flush(20)
+        yield server, outer.trace_id
+
+
+def access(server):
+    return {
+        "LUMIQTRACE_BASE_URL": server.url,
+        "LUMIQTRACE_PROJECT_ID": server.credentials.project_id,
+        "LUMIQTRACE_READ_TOKEN": server.credentials.read_token,
+    }
+
+
+def test_traces_show_prints_the_tree(stored):
+    server, trace_id = stored
+    done = command("traces", "show", trace_id, **access(server))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[1].startswith("outer  agent")
+    assert lines[2].startswith("└─ inner  tool")
+    assert "10/5" in lines[2]
+    assert "$0.250000" in lines[2]
+
+
+def test_traces_show_json_is_what_the_server_gives(stored):
+    server, trace_id = stored
+    options = ["--base-url", server.url, "--project", server.credentials.project_id]
+    done = command("traces", "show", trace_id, "--json", *options, "--token", server.credentials.read_token)
+    assert (done.returncode, done.stderr) == (0, "")
+    (root,) = json.loads(done.stdout)
+    assert (root["name"], root["parent_span_id"]) == ("outer", None)
+    assert [child["name"] for child in root["children"]] == ["inner"]
+    assert root["children"][0]["parent_span_id"] == root["span_id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"LUMIQTRACE_READ_TOKEN": "lqr_" + "0" * 64}, "401: Not authenticated"),
+        ({"LUMIQTRACE_PROJECT_ID": "proj_other"}, "403: Not a member of this organization"),
+        ({"LUMIQTRACE_BASE_URL": "http://127.0.0.1:9"}, "cannot reach http://127.0.0.1:9"),
+        ({"LUMIQTRACE_BASE_URL": "nonsense"}, "base_url: 'nonsense' is no http(s) address"),
+        ({"LUMIQTRACE_READ_TOKEN": ""}, "pass --token or set LUMIQTRACE_READ_TOKEN"),
+        ({"LUMIQTRACE_PROJECT_ID": ""}, "pass --project or set LUMIQTRACE_PROJECT_ID"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_one(stored, change, says):
+    server, trace_id = stored
+    done = command("traces", "show", trace_id, **{**access(server), **change})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_trace_that_is_not_there(stored):
+    server, _ = stored
+    done = command("traces", "show", "no/such trace?", **access(server))
+    assert done.returncode == 1
+    assert "404: Trace not found" in done.stderr
+
+
+def test_serve_and_projects_create(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "lumiqtrace", "serve", "--data", str(tmp_path), "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        lines = iter(process.stdout.readline, "")
+        address = next(lines).split()[-1]
+        key = next(line for line in lines if "API key:" in line).split()[-1]
+        made = command("projects", "create", "second", "--data", str(tmp_path))
+        assert made.returncode == 0, made.stderr
+        second = re.search(r"lqt_[0-9a-f]{64}", made.stdout).group()
+        for api_key in (key, second):
+            client = lumiqtrace.init(api_key, base_url=address)
+            with lumiqtrace.span("hello"):
+                pass
+            assert lumiqtrace.flush(20)
+            assert client.stats().sent == 1
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_serve_on_a_folder_that_cannot_be(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    done = command("serve", "--data", str(file), "--port", "0")
+    assert done.returncode == 1
+    assert done.stderr == f"lumiqtrace: the data path {file} is a file, not a folder\n"
+
+
+@pytest.mark.parametrize("arguments", [(), ("traces",), ("nonsense",), ("serve", "--port", "many")])
+def test_a_wrong_option_is_status_two(arguments):
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: lumiqtrace")
+
+
+def test_the_installed_command_is_the_module():
+    script = Path(sys.executable).with_name("lumiqtrace")
+    done = subprocess.run([script, "--version"], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout == command("--version").stdout == f"lumiqtrace {lumiqtrace.__version__}\n"
+
+
+def test_without_the_server_extra_it_names_the_command_to_install():
+    code = (
+        "import sys; sys.modules['rich'] = None; from lumiqtrace.cli import main; sys.exit(main(['serve']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 1
+    expected = "lumiqtrace: lumiqtrace serve needs the server extra: pip install 'lumiqtrace[server]'\n"
+    assert done.stderr == expected

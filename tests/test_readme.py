@@ -1,0 +1,75 @@
+"""Every block of the README works as it stands."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lumiqtrace
+from lumiqtrace import LumiqConfig
+from lumiqtrace.demo.provider import serving
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PYTHON = [body for language, body in BLOCKS if language == "python"]
+SH = [body.strip() for language, body in BLOCKS if language == "sh"]
+
+
+def test_two_sh_lines_come_before_anything_else_that_is_fenced():
+    assert [language for language, _ in BLOCKS[:2]] == ["sh", "sh"]
+    assert len(SH) == 2
+    assert all("\n" not in line and "venv" in line for line in SH)
+
+
+def test_the_first_line_runs_the_demo_that_the_tests_run():
+    assert SH[0].endswith(".venv/bin/lumiqtrace demo --exit")
+
+
+def test_the_second_line_runs_these_tests():
+    assert SH[1].endswith(".venv/bin/python -m pytest -q")
+
+
+def test_all_languages_are_known():
+    assert {language for language, _ in BLOCKS} == {"sh", "python", "console"}
+
+
+@pytest.mark.parametrize("number", range(len(PYTHON)))
+def test_python_blocks_run(number, backend):
+    """Each in a process of its own, unmodified; only the environment says where provider and server are."""
+    code = PYTHON[number]
+    after = "\nprint(handler({'prompt': 'Hi'}, None))" if "def handler" in code else ""
+    with serving() as provider:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", ("import lumiqtrace\n" if "import" not in code else "") + code + after],
+            capture_output=True, text=True, timeout=50, check=False,
+            env={**os.environ, "OPENAI_BASE_URL": provider, "OPENAI_API_KEY": "none", "LUMIQTRACE_BASE_URL": backend.url},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    if "chat.completions" in code:
+        call = next(event for event in backend.events if event["operation"] == "chat")
+        assert call["model"] == "gpt-4o-2024-08-06"
+        assert call["cost_usd"] > 0
+        assert len(backend.requests) == 1
+    if after:
+        assert "'statusCode': 200" in done.stdout
+
+
+def test_the_table_of_options_is_the_configuration():
+    rows = dict(re.findall(r"^\| `(\w+)` \| `?([^`|]+?)`? \|", README, re.MULTILINE))
+    config = LumiqConfig()
+    fields = set(LumiqConfig.__dataclass_fields__)
+    assert {name for name in rows if name in fields} == fields
+    assert {name: value for name, value in rows.items() if name in fields and name != "api_key"} == {
+        name: str(getattr(config, name)) for name in fields - {"api_key"}
+    }
+
+
+def test_the_version_is_in_one_place():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", lumiqtrace.__version__)
+    assert f'"{lumiqtrace.__version__}"' in (ROOT / "src/lumiqtrace/_version.py").read_text()
