@@ -11,7 +11,9 @@ import sys
 import textwrap
 import threading
 
+import openai
 import pytest
+from test_openai import CHAT, STREAM, Served, hx, reply, streamed
 
 import lumiqtrace
 from lumiqtrace import _client
@@ -50,6 +52,24 @@ def test_without_a_key_or_init_everything_is_a_silent_no_op(options, capsys):
     assert lumiqtrace.shutdown()
     assert set(threading.enumerate()) <= before
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("options", [None, {}, {"enabled": False, "api_key": KEY}])
+def test_without_a_key_or_init_a_patched_client_is_as_it_was(options):
+    bare = Served(reply(CHAT))
+    expected = bare.create()
+    if options is not None:
+        lumiqtrace.init(**options)
+    lumiqtrace.patch_openai()
+    patched = Served(reply(CHAT))
+    assert patched.create() == expected
+    assert patched.sent[0].content == bare.sent[0].content
+    stream = Served(streamed(STREAM)).create(stream=True)
+    assert type(stream.response) is hx.Response
+    assert len(list(stream)) == len(STREAM)
+    with pytest.raises(openai.RateLimitError):
+        Served(reply({}, 429)).create()
+    assert lumiqtrace.get_client().stats().recorded == 0
 
 
 def test_off_is_said_once_at_info(caplog):

@@ -31,6 +31,12 @@ KEY = "lqt_" + "0f" * 32
         ({"enabled": "yes"}, ["enabled", "'yes'"]),
         ({"max_queue_bytes": 10}, ["max_queue_bytes", "10"]),
         ({"api_key": 5}, ["api_key", "int"]),
+        ({"prices": [1]}, ["prices", "list"]),
+        ({"prices": {"m": 3}}, ["prices", "'m'", "3"]),
+        ({"prices": {"m": {}}}, ["prices", "'m'"]),
+        ({"prices": {"m": {"inputs": 3}}}, ["prices", "'m'", "'inputs'"]),
+        ({"prices": {"m": {"input": -3}}}, ["prices", "'m'", "-3"]),
+        ({"store_prompts": "yes"}, ["store_prompts", "'yes'"]),
     ],
 )
 def test_a_wrong_option_is_named_with_its_value(options, names):

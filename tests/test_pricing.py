@@ -3,10 +3,14 @@ from __future__ import annotations
 import logging
 
 import pytest
+from conftest import KEY
+from hypothesis import given
+from hypothesis import strategies as st
 from test_encode import make
 
+import lumiqtrace
 from lumiqtrace._event import Usage
-from lumiqtrace._pricing import Pricer
+from lumiqtrace._pricing import Pricer, _counts
 
 
 def priced(pricer=None, **fields):
@@ -58,3 +62,58 @@ def test_what_used_no_tokens_or_is_no_call_is_not_priced():
     assert priced(pricer, model="gpt-4o").cost_usd == 0
     assert priced(pricer, model="search", usage=None, input_tokens=5).tags == {}
     assert pricer.unpriced == set()
+
+
+OWN = {
+    "house": {"input": 2.0, "output": 4.0},
+    "house-large": {"input": 10.0, "cached": 1.0, "cache_write": 20.0, "output": 30.0},
+    "gpt-4o": {"input": 0.0, "output": 0.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "cost"),
+    [
+        ({"model": "house", "input_tokens": 1000, "output_tokens": 10}, 0.00204),
+        ({"model": "house-small-2", "input_tokens": 1000, "cached_tokens": 900}, 0.002),
+        ({"model": "house-large", "input_tokens": 1000, "cached_tokens": 400, "output_tokens": 100,
+          "usage": Usage(cache_write_tokens=100)}, (500 * 10 + 400 * 1 + 100 * 20 + 100 * 30) / 1e6),
+        ({"model": "gpt-4o-2024-08-06", "input_tokens": 1000}, 0.0),
+        ({"model": "gpt-4-turbo", "input_tokens": 1_000_000}, 10.0),
+    ],
+)  # fmt: skip
+def test_the_users_prices_go_first_by_the_longest_prefix(fields, cost):
+    event = priced(Pricer(OWN), provider="custom", **fields)
+    assert event.cost_usd == pytest.approx(cost)
+    assert "cost" not in event.tags
+
+
+def test_a_function_prices_what_it_knows():
+    pricer = Pricer(lambda event: 0.25 if event.operation == "tts" else None)
+    assert priced(pricer, model="tts-1", operation="tts").cost_usd == 0.25
+    assert priced(pricer, model="gpt-4o", input_tokens=1_000_000).cost_usd == 2.5
+
+
+def test_a_function_that_fails_costs_the_price_and_not_the_event(backend):
+    lumiqtrace.init(KEY, base_url=backend.url, prices=lambda event: 1 / 0)
+    with lumiqtrace.span("call", "llm") as span:
+        span.set_usage(input_tokens=1_000_000, model="gpt-4o")
+    assert lumiqtrace.flush()
+    assert [event["cost_usd"] for event in backend.events] == [2.5]
+
+
+REMEMBERING = Pricer()
+
+
+@given(
+    st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 100), st.integers(0, 100),
+    st.sampled_from(["gpt-4o", "claude-sonnet-4-6", "gemini-2.5-pro", "claude-sonnet-4-5", "deepseek-chat"]),
+    st.sampled_from([None, "priority", "flex", "batch"]),
+)  # fmt: skip
+def test_remembered_rates_give_what_the_package_gives(inputs, outputs, cached, written, model, tier):
+    usage = Usage(cache_write_tokens=inputs * written // 201, service_tier=tier)
+    event = make(model=model, provider="custom", input_tokens=inputs, output_tokens=outputs,
+                 cached_tokens=inputs * cached // 201, usage=usage)  # fmt: skip
+    REMEMBERING.price(event)
+    exact = REMEMBERING._calculate(event, usage, _counts(event, usage))
+    assert event.cost_usd == pytest.approx(float(exact.total_price) if inputs or outputs else 0, rel=1e-9)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from . import _client
 from ._client import Client
-from ._config import LumiqConfig
+from ._config import LumiqConfig, Prices
 
 
 def init(
@@ -22,6 +22,7 @@ def init(
     shutdown_timeout: float | None = None,
     max_queue_events: int | None = None,
     max_queue_bytes: int | None = None,
+    prices: Prices | None = None,
     store_prompts: bool | None = None,
     stream_usage: bool | None = None,
     debug: bool | None = None,
@@ -44,6 +45,7 @@ def init(
         "shutdown_timeout": shutdown_timeout,
         "max_queue_events": max_queue_events,
         "max_queue_bytes": max_queue_bytes,
+        "prices": prices,
         "store_prompts": store_prompts,
         "stream_usage": stream_usage,
         "debug": debug,

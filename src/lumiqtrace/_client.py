@@ -123,6 +123,7 @@ class Client:
             flush_interval=config.flush_interval,
             max_queue_events=config.max_queue_events,
             max_queue_bytes=config.max_queue_bytes,
+            prices=config.prices,
             on_error=_print_line if config.debug else None,
         )
 

