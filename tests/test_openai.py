@@ -602,7 +602,7 @@ def test_free_calls_make_no_event(client, backend):
     served = Served(reply({"object": "list", "data": [], "id": "1", "model": "m", "results": []}))
     served.client.models.list()
     served.client.moderations.create(input="x")
-    served.client.chat.completions.retrieve("1")
+    served.client.get("/chat/completions/1", cast_to=object)
     assert lumiqtrace.flush()
     assert len(served.sent) == 3
     assert backend.events == []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 import zlib
 from collections.abc import Iterable
 from typing import Any, Final
@@ -23,6 +24,7 @@ MAX_ITEMS: Final = 256
 MAX_DEPTH: Final = 8
 
 _FIELDS: Final = tuple(f.name for f in dataclasses.fields(Event) if f.name != "usage")
+_values: Final = operator.attrgetter(*_FIELDS)
 _LIMITS: Final = {"prompt": MAX_PROMPT, "completion": MAX_PROMPT}
 
 # Made once: `json.dumps` with options builds an encoder at every call, a third of its time.
@@ -32,11 +34,12 @@ _to_json: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separato
 def encode(event: Event) -> bytes:
     """One line of UTF-8 JSON, without its newline; None and empty fields are left out."""
     record: dict[str, Any] = {}
-    for name in _FIELDS:
-        value = getattr(event, name)
-        if value is None or (not value and isinstance(value, dict | list)):
-            continue
-        record[name] = cut(value, _LIMITS[name]) if name in _LIMITS else readable(value, MAX_DEPTH)
+    for name, value in zip(_FIELDS, _values(event), strict=True):
+        kind = type(value)
+        if kind is str:
+            record[name] = value if len(value) <= MAX_TEXT else cut(value, _LIMITS.get(name, MAX_TEXT))
+        elif value is not None and (value or (kind is not dict and kind is not list)):
+            record[name] = readable(value, MAX_DEPTH)
     line = _line(record)
     if len(line) > MAX_LINE_BYTES:
         line = _line({name: value for name, value in record.items() if not isinstance(value, dict | list)})

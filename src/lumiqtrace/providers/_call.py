@@ -140,6 +140,7 @@ class Call:
 
     def _end(self, at: float) -> None:
         self.latency = max(0.0, at - self._started)
+        self.request = None  # it holds the client's own objects, which are large
         self._client.record(self)
 
     def event(self) -> Event:
@@ -221,8 +222,9 @@ def _hash(prompt: Any) -> str | None:
     return hashlib.sha256(_canonical(prompt).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _canonical(prompt: Any) -> str:
-    return json.dumps(prompt, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=text_of)
+_canonical: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=text_of
+).encode
 
 
 def _shown(document: str) -> str:

@@ -65,21 +65,26 @@ class Tap:
         self._ref = weakref.ref(self)
         _open.add(self._ref)
 
-    def fed(self, chunk: bytes) -> None:
-        """Some bytes passed. After the first output this is an append and a clock read."""
+    def fed(self, chunk: bytes) -> bool:
+        """Some bytes passed. False as soon as keeping them with `keep` is all that is left to do."""
         call = self._call
         if call is None:
-            return
-        self._last = time.perf_counter()
-        self._chunks.append(chunk)
-        self._held += len(chunk)
+            return True
+        self.keep(chunk)
         if self._events is None:
             if not self._is_json or self._held > MAX_JSON:
                 self._chunks.clear()
-        elif call.awaits_output:
+            return True
+        if call.awaits_output or self._held > MAX_HELD:
             self._fold(call, self._last)
-        elif self._held > MAX_HELD:
-            self._fold(call, None)
+        return call.awaits_output
+
+    def keep(self, chunk: bytes) -> bool:
+        """Keep some bytes by reference, and their time. True once so much is held that `fed` must fold it."""
+        self._last = time.perf_counter()
+        self._chunks.append(chunk)
+        self._held += len(chunk)
+        return self._held > MAX_HELD
 
     def ended(self, error: BaseException | None = None, *, complete: bool = False) -> None:
         """The application read to the end, closed, dropped or broke the response. Only the first counts."""
@@ -97,18 +102,19 @@ class Tap:
         call, events = self._call, self._events
         if call is None or events is None:
             return False
-        seen = Answer(finish_reason=call.answer.finish_reason, complete=call.answer.complete)
+        seen = Answer()
+        seen.finish_reason, seen.complete = call.answer.finish_reason, call.answer.complete
         for payload in events.copy().feed(b"".join(list(self._chunks))):
             _fold_one(call.route, payload, seen)
         return seen.complete or seen.finish_reason is not None
 
-    def _fold(self, call: Call, at: float | None) -> None:
-        """Parse what is held. `at` is when it came, where the first output is still to be found."""
+    def _fold(self, call: Call, at: float) -> None:
+        """Parse what is held, of which the last came `at`."""
         assert self._events is not None
         held, self._chunks, self._held = b"".join(self._chunks), [], 0
         for payload in self._events.feed(held):
             event = _fold_one(call.route, payload, call.answer)
-            if at is not None and event is not None and call.route.begins(event):
+            if call.awaits_output and event is not None and call.route.begins(event):
                 call.first_output(at)
 
     def _reader(self, call: Call, *, complete: bool) -> Any:
@@ -152,11 +158,14 @@ def _tapped(kind: type[Any]) -> type[Any]:
     class Tapped(kind):  # type: ignore[misc] # the class is only known at run time
         def iter_bytes(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
             watched: Tap = self.__dict__[_KEY]
-            watched.busy = True
+            watched.busy = watching = True
             try:
                 for chunk in super().iter_bytes(*args, **kwargs):
                     watched.busy = False
-                    _watching(watched.fed, chunk)
+                    if watching:
+                        watching = _watching(watched.fed, chunk) is not False
+                    else:
+                        watching = watched.keep(chunk)
                     yield chunk
                     watched.busy = True
             except BaseException as error:
@@ -168,11 +177,14 @@ def _tapped(kind: type[Any]) -> type[Any]:
 
         async def aiter_bytes(self, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
             watched: Tap = self.__dict__[_KEY]
-            watched.busy = True
+            watched.busy = watching = True
             try:
                 async for chunk in super().aiter_bytes(*args, **kwargs):
                     watched.busy = False
-                    _watching(watched.fed, chunk)
+                    if watching:
+                        watching = _watching(watched.fed, chunk) is not False
+                    else:
+                        watching = watched.keep(chunk)
                     yield chunk
                     watched.busy = True
             except BaseException as error:

@@ -1,0 +1,113 @@
+"""What recording costs the program that is recorded, beside three peers, in one run.
+
+    python benchmarks/overhead.py
+
+Makes an environment for each peer under `benchmarks/.envs` (once), runs `overhead_probe.py` in each, and
+prints the medians with their ratios to ours. The model provider is a mock transport in the process; the
+events go to a sink in a process of its own, so that receiving them is nobody's overhead.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import subprocess
+import sys
+import venv
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = HERE / ".envs"
+
+PEERS = {
+    "lumiqtrace": ["-e", str(HERE.parent)],
+    "openinference": [
+        "openinference-instrumentation-openai",
+        "opentelemetry-sdk",
+        "opentelemetry-exporter-otlp-proto-http",
+    ],
+    "langfuse": ["langfuse"],
+    "sentry": ["sentry-sdk"],
+}
+
+ROWS = {
+    "blocking": ("blocking call, calling thread", "us"),
+    "blocking_all": ("blocking call, all threads", "us"),
+    "async": ("async call, calling thread", "us"),
+    "stream_chunk": ("stream, per chunk of 100", "us"),
+    "setup": ("import + init + patch, after openai", "ms"),
+}
+
+
+class Sink(BaseHTTPRequestHandler):
+    """Takes anything, keeps nothing."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def run_sink(port: multiprocessing.Queue[int]) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Sink)
+    port.put(server.server_port)
+    server.serve_forever()
+
+
+def python_of(peer: str) -> Path:
+    """The interpreter of the peer's environment, made where it is missing."""
+    folder = ENVIRONMENTS / peer
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        print(f"making an environment for {peer} ...", file=sys.stderr)
+        venv.create(folder, with_pip=True, clear=True)
+        install = [str(python), "-m", "pip", "install", "-q", "openai", *PEERS[peer]]
+        subprocess.run(install, check=True, stderr=subprocess.DEVNULL)
+        (folder / "ready").touch()
+    return python
+
+
+def probe(peer: str, sink: str, what: str) -> dict[str, float]:
+    command = [str(python_of(peer)), str(HERE / "overhead_probe.py"), peer, sink, what]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
+    lines = [f"{'':40}" + "".join(f"{peer:>22}" for peer in results)]
+    for key, (title, unit) in ROWS.items():
+        ours = results["lumiqtrace"][key]
+        cells = [
+            f"{found[key]:8.1f} {unit}" + (f" {found[key] / ours:8.1f} x" if ours > 0 else " " * 11)
+            for found in results.values()
+        ]
+        lines.append(f"{title:40}" + "".join(f"{cell:>22}" for cell in cells))
+    return "\n".join(lines)
+
+
+def main() -> None:
+    ports: multiprocessing.Queue[int] = multiprocessing.Queue()
+    sink_process = multiprocessing.Process(target=run_sink, args=(ports,), daemon=True)
+    sink_process.start()
+    sink = f"http://127.0.0.1:{ports.get()}"
+    results = {}
+    for peer in PEERS:
+        calls = probe(peer, sink, "calls")
+        setups = sorted(probe(peer, sink, "setup")["setup"] for _ in range(7))
+        results[peer] = {**calls, "setup": setups[3]}
+    sink_process.terminate()
+    print("Added CPU time, medians of paired blocks in one process (setup: of 7 processes)\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
