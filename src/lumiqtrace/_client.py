@@ -50,8 +50,9 @@ class Client:
         self.config = config
         self._transport = transport or HttpTransport
         self._exporters: dict[int, Exporter] = {}
+        self._active = config.active
         self._closed = False
-        if config.active:
+        if self._active:
             _lifecycle.watch(self)
 
     def __repr__(self) -> str:
@@ -60,11 +61,11 @@ class Client:
     @property
     def recording(self) -> bool:
         """Whether calls are recorded: there is a key, it is enabled, and it was not shut down."""
-        return self.config.active and not self._closed
+        return self._active and not self._closed
 
     def record(self, recording: Recording) -> None:
         """Queue one recording; microseconds, and never an error."""
-        if self.config.active:
+        if self._active:
             _recording(self._submit, recording)
 
     def flush(self, timeout: float | None = None) -> bool:
@@ -74,7 +75,7 @@ class Client:
         in time; False if some still wait (they are kept and tried again) or were given up since the last
         flush. One HTTP request for up to 100 events.
         """
-        if not self.config.active:
+        if not self._active:
             return True
         for settle in _settlers:
             _recording(settle, False)
@@ -87,7 +88,7 @@ class Client:
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Flush, then stop for good. `timeout` is seconds and defaults to `shutdown_timeout` (2.0)."""
-        if not self.config.active or self._closed:
+        if not self._active or self._closed:
             return True
         for settle in _settlers:
             _recording(settle, True)
@@ -98,7 +99,7 @@ class Client:
 
     def stats(self) -> Stats:
         """Where every event of this process is; see `Stats`."""
-        return self._exporter().stats() if self.config.active else Stats()
+        return self._exporter().stats() if self._active else Stats()
 
     def at_exit(self) -> None:
         self.shutdown()

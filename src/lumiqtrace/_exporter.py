@@ -79,8 +79,8 @@ class Exporter:
 
     def submit(self, recording: Recording) -> None:
         """Queue one recording. Takes microseconds; does no I/O."""
-        self._queue.put(recording)
-        if self._asleep or self._thread is None or len(self._queue) >= self._batch_size:
+        waiting = self._queue.put(recording)
+        if (waiting >= self._batch_size or self._asleep or self._thread is None) and not self._nudged:
             self._nudge()
 
     def flush(self, timeout: float) -> bool:
@@ -142,7 +142,7 @@ class Exporter:
     # ---- the thread ---------------------------------------------------------------------------------
 
     def _nudge(self) -> None:
-        if not self._nudged and self._ensure_thread():
+        if self._ensure_thread():
             self._nudged = True
             self._wake.put(None)
 

@@ -56,15 +56,19 @@ class EventQueue:
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, recording: Recording) -> None:
+    def put(self, recording: Recording) -> int:
+        """Add one, at the cost of the oldest where there is no room; gives how many wait now."""
         if self._closed:
             self.refused += 1
-            return
-        self._items.append(recording)
+            return 0
+        items = self._items
+        items.append(recording)
         self._bytes += recording.size
         self.recorded += 1
-        while self._over() and self._pop() is not None:
-            self.evicted += 1
+        waiting = len(items)
+        if waiting + self._held_events > self._max_events or self._bytes + self._held_bytes > self._max_bytes:
+            self._make_room()
+        return waiting
 
     def take(self, most: int) -> list[Recording]:
         """Up to `most` recordings, oldest first."""
@@ -81,11 +85,12 @@ class EventQueue:
     def close(self) -> None:
         self._closed = True
 
-    def _over(self) -> bool:
-        return (
+    def _make_room(self) -> None:
+        while (
             len(self._items) + self._held_events > self._max_events
             or self._bytes + self._held_bytes > self._max_bytes
-        )
+        ) and self._pop() is not None:
+            self.evicted += 1
 
     def _pop(self) -> Recording | None:
         try:
