@@ -19,6 +19,11 @@ CLIENTS = {
 
 TESTS = [
     "tests/test_openai.py",
+    "tests/test_openai_routes.py",
+    "tests/test_stream_usage.py",
+    "tests/test_websocket.py",
+    "tests/test_anthropic.py",
+    "tests/test_google.py",
 ]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
 import venv
@@ -77,7 +78,9 @@ def python_of(peer: str) -> Path:
 
 def probe(peer: str, sink: str, what: str) -> dict[str, float]:
     command = [str(python_of(peer)), str(HERE / "overhead_probe.py"), peer, sink, what]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    # Compiled modules are kept, as they are where a program is installed.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 

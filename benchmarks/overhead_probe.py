@@ -21,7 +21,10 @@ PAIRS = 15
 CALLS = 200
 STREAMS = 20
 CHUNKS = 100
-MESSAGES = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": "Say hello. " * 10}]
+MESSAGES = [
+    {"role": "system", "content": "You are helpful."},
+    {"role": "user", "content": "Say hello. " * 10},
+]
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
 
 around: Callable[[], Any] = nullcontext
@@ -30,9 +33,8 @@ around: Callable[[], Any] = nullcontext
 
 def set_up(tracer: str, sink: str) -> Callable[[], object]:
     """Install the tracer as its documentation says; gives its flush."""
-    return {"lumiqtrace": lumiqtrace, "openinference": openinference, "langfuse": langfuse, "sentry": sentry}[
-        tracer
-    ](sink)
+    known = {"lumiqtrace": lumiqtrace, "openinference": openinference, "langfuse": langfuse, "sentry": sentry}
+    return known[tracer](sink)
 
 
 def lumiqtrace(sink: str) -> Callable[[], object]:
@@ -79,7 +81,7 @@ def sentry(sink: str) -> Callable[[], object]:
 
 
 class Switch:
-    """Turns the tracer off and on: what it replaced in openai's classes, by comparison of before and after."""
+    """Turns the tracer off and on: what it replaced in openai's classes, found by comparison."""
 
     def __init__(self) -> None:
         # Loads what is imported lazily, so that it can be compared.
@@ -110,14 +112,23 @@ class Switch:
 
     @staticmethod
     def _snapshot() -> dict[tuple[type, str], Any]:
+        modules = [
+            module
+            for name, module in list(sys.modules.items())
+            if name.startswith("openai.resources.chat") or name in ("openai._client", "openai._base_client")
+        ]
         classes = {
             value
-            for name, module in list(sys.modules.items())
-            if name.startswith("openai.") and ("resources.chat" in name or name.endswith(("_client", "_base_client")))
+            for module in modules
             for value in vars(module).values()
             if isinstance(value, type) and value.__module__.startswith("openai")
         }
-        return {(c, n): v for c in classes for n, v in vars(c).items() if callable(v) and not n.startswith("__")}
+        return {
+            (owner, name): value
+            for owner in classes
+            for name, value in vars(owner).items()
+            if callable(value) and not name.startswith("__")
+        }
 
 
 def network() -> tuple[Any, Any]:
@@ -130,8 +141,8 @@ def network() -> tuple[Any, Any]:
     head = {"id": "1", "created": 1, "model": "gpt-4o-2024-08-06"}
     whole = json.dumps({**head, "object": "chat.completion", "choices": [choice], "usage": USAGE}).encode()
     chunk = {**head, "object": "chat.completion.chunk"}
-    deltas = [{"index": 0, "delta": {"content": f"word {n} "}, "finish_reason": None} for n in range(CHUNKS - 2)]
-    chunks = [{**chunk, "choices": [delta]} for delta in deltas]
+    words = [{"content": f"word {number} "} for number in range(CHUNKS - 2)]
+    chunks = [{**chunk, "choices": [{"index": 0, "delta": word, "finish_reason": None}]} for word in words]
     chunks += [{**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}]
     chunks += [{**chunk, "choices": [], "usage": USAGE}]
     pieces = [f"data: {json.dumps(item)}\n\n".encode() for item in chunks] + [b"data: [DONE]\n\n"]

@@ -24,6 +24,8 @@ def _clean() -> Iterator[None]:
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LUMIQTRACE_")}
     yield
     lumiqtrace.unpatch_openai()
+    lumiqtrace.unpatch_anthropic()
+    lumiqtrace.unpatch_google()
     lumiqtrace.shutdown(timeout=0)
     _client._default = _client._off
     for name in list(os.environ):

@@ -83,6 +83,8 @@ class Served:
             self.client = openai.OpenAI(api_key="test", max_retries=0, http_client=network, **options)
 
     def create(self, **options):
+        if options.get("stream"):
+            options["stream_options"] = {"include_usage": True}
         return self.client.chat.completions.create(**{"model": "gpt-4o", "messages": MESSAGES, **options})
 
 

@@ -28,7 +28,10 @@ from ._errors import ConfigError, LumiqError, MissingExtraError
 from ._queue import Stats
 from ._span import Span, span
 from ._version import __version__
-from .providers.openai import patch_openai, unpatch_openai
+from .providers.anthropic import patch_anthropic, unpatch_anthropic, wrap_anthropic
+from .providers.autopatch import autopatch
+from .providers.google import patch_google, unpatch_google, wrap_google
+from .providers.openai import patch_openai, unpatch_openai, wrap_openai
 
 __all__ = [
     "Client",
@@ -40,15 +43,23 @@ __all__ = [
     "Stats",
     "__version__",
     "aflush",
+    "autopatch",
     "flush",
     "get_client",
     "get_current_span_id",
     "get_current_trace_id",
     "init",
+    "patch_anthropic",
+    "patch_google",
     "patch_openai",
     "shutdown",
     "span",
+    "unpatch_anthropic",
+    "unpatch_google",
     "unpatch_openai",
+    "wrap_anthropic",
+    "wrap_google",
+    "wrap_openai",
 ]
 
 # Tracebacks, reprs and documentation show the names users import.

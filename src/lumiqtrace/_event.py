@@ -35,7 +35,16 @@ class Usage:
     input_audio_tokens: int = 0
     output_audio_tokens: int = 0
     cached_audio_tokens: int = 0
+    input_image_tokens: int = 0
+    input_video_tokens: int = 0
+    output_image_tokens: int = 0
+    cached_image_tokens: int = 0
     service_tier: str | None = None
+    speed: str | None = None
+    web_searches: int = 0
+    file_searches: int = 0
+    audio_seconds: float = 0.0
+    input_characters: int = 0
     api_url: str | None = None
 
 

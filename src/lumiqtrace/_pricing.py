@@ -28,6 +28,7 @@ _PROBE: Final = {
     "output_tokens": 100,
     "cache_write_1h_tokens": 1,
     "cache_audio_read_tokens": 1,
+    "cache_image_read_tokens": 1,
 }
 """Millions to probe a price with, 10 for the others: a count is larger than those that are parts of it."""
 
@@ -43,11 +44,12 @@ class Pricer:
         self._rates: dict[tuple[Any, ...], tuple[float, ...] | None] = {}
 
     def price(self, event: Event) -> None:
-        """Fill in the cost of a model call; an event without tokens is left as it is."""
+        """Fill in the cost of a model call; one of which nothing was counted is left as it is."""
         if event.usage is None:
             return
         cost = None if self._prices is None else self._own(users_cost, self._prices, event, event.usage)
-        if cost is None and not (event.input_tokens or event.output_tokens):
+        counted = event.input_tokens or event.output_tokens or any(_counts(event, event.usage).values())
+        if cost is None and not counted:
             return
         if cost is None:
             cost = self._library_cost(event, event.usage)
@@ -68,7 +70,8 @@ class Pricer:
         """By the rates of the last such call, a few microseconds; the package takes 50 (measured)."""
         counts = _counts(event, usage)
         # To the minute, because some prices depend on the time of day.
-        key = (event.model, usage.api_url, event.provider, usage.service_tier, event.timestamp[:16], *counts)
+        kind = (event.model, usage.api_url, event.provider, usage.service_tier, usage.speed)
+        key = (*kind, event.timestamp[:16], *counts)
         rates = self._rates.get(key, ())
         if rates == ():
             cost, rates = self._look_up(event, usage, counts)
@@ -82,7 +85,7 @@ class Pricer:
         return sum(rate * count for rate, count in zip(rates, counts.values(), strict=True))
 
     def _look_up(
-        self, event: Event, usage: Usage, counts: dict[str, int]
+        self, event: Event, usage: Usage, counts: dict[str, float]
     ) -> tuple[float | None, tuple[float, ...] | None]:
         """The cost, and the rate of each count: None for an unknown model, () where the price has tiers."""
         found = self._calculate(event, usage, counts)
@@ -91,7 +94,7 @@ class Pricer:
         if not all(price is None or isinstance(price, Decimal) for price in vars(found.model_price).values()):
             return float(found.total_price), ()
         # Without tiers the price is linear: one more million of a count shows its rate.
-        base = {name: _MILLION * _PROBE.get(name, 10) for name in counts}
+        base: dict[str, float] = {name: _MILLION * _PROBE.get(name, 10) for name in counts}
         start = self._calculate(event, usage, base)
         steps = [self._calculate(event, usage, {**base, name: base[name] + _MILLION}) for name in base]
         if start is None or None in steps:
@@ -99,16 +102,20 @@ class Pricer:
         rates = tuple(float(step.total_price - start.total_price) / _MILLION for step in steps)
         return float(found.total_price), rates
 
-    def _calculate(self, event: Event, usage: Usage, counts: dict[str, int]) -> Any:
+    def _calculate(self, event: Event, usage: Usage, counts: dict[str, float]) -> Any:
         if self._library is None:
             self._library = _load()
-        used = self._library.Usage(**{name: count for name, count in counts.items() if count})
-        context = {"service_tier": usage.service_tier} if usage.service_tier else None
+        used = self._library.Usage(**counts)
+        context = {"service_tier": usage.service_tier, "speed": usage.speed}
         moment = datetime.fromisoformat(event.timestamp)
         for where in _places(event, usage):
             try:
                 return self._library.calc_price(
-                    used, event.model, genai_request_timestamp=moment, price_context=context, **where
+                    used,
+                    event.model.removeprefix("models/"),
+                    genai_request_timestamp=moment,
+                    price_context=context,
+                    **where,
                 )
             except (LookupError, ValueError):
                 continue
@@ -156,15 +163,29 @@ def _places(event: Event, usage: Usage) -> list[dict[str, str]]:
     return [*places, {}, {"provider_id": "openai"}]
 
 
-def _counts(event: Event, usage: Usage) -> dict[str, int]:
+def _counts(event: Event, usage: Usage) -> dict[str, float]:
     """The counts under the package's names. Input and output come first; the others are parts of them."""
-    counts = {"input_tokens": event.input_tokens, "output_tokens": event.output_tokens}
-    parts = {
+    counts: dict[str, float] = {"input_tokens": event.input_tokens, "output_tokens": event.output_tokens}
+    parts: dict[str, float] = {
         "cache_read_tokens": event.cached_tokens or 0,
         "cache_write_tokens": usage.cache_write_tokens,
         "cache_write_1h_tokens": usage.cache_write_1h_tokens,
         "input_audio_tokens": usage.input_audio_tokens,
         "output_audio_tokens": usage.output_audio_tokens,
         "cache_audio_read_tokens": usage.cached_audio_tokens,
+        "input_image_tokens": usage.input_image_tokens,
+        "input_video_tokens": usage.input_video_tokens,
+        "output_image_tokens": usage.output_image_tokens,
+        "cache_image_read_tokens": usage.cached_image_tokens,
+        "web_searches": usage.web_searches,
+        "storage_searches": usage.file_searches,
+        "audio_seconds": usage.audio_seconds,
+        "input_characters": usage.input_characters,
     }
-    return counts | {name: count for name, count in parts.items() if count}
+    found = {name: count for name, count in parts.items() if count}
+    if usage.input_audio_tokens and event.cached_tokens:
+        # Where a prompt has audio and a cached part, the package wants to know of both at once, also of none.
+        found["cache_audio_read_tokens"] = usage.cached_audio_tokens
+    if usage.input_image_tokens and event.cached_tokens:
+        found["cache_image_read_tokens"] = usage.cached_image_tokens
+    return counts | found

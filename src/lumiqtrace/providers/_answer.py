@@ -6,7 +6,7 @@ A route is one row of a provider's table: which operation its requests are, and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .._event import Usage
 
@@ -16,7 +16,7 @@ class Answer:
 
     `complete` says that a stream's end was seen, whether or not it gave a reason. `status` is set where
     the answer itself tells of a failure. `spoken` is what the model wrote, piece by piece; None where
-    texts are not kept.
+    texts are not kept. `reported` is the usage as a provider told it, where it tells it in parts.
     """
 
     # Written out: a dataclass takes a millisecond of the import and twice the time at each call.
@@ -30,6 +30,7 @@ class Answer:
         "input_tokens",
         "model",
         "output_tokens",
+        "reported",
         "spoken",
         "status",
         "tools",
@@ -43,6 +44,7 @@ class Answer:
         self.cached_tokens = 0
         self.usage = Usage()
         self.has_usage = False
+        self.reported: dict[str, Any] = {}
         self.finish_reason: str | None = None
         self.tools: list[str] = []
         self.complete = False
@@ -88,7 +90,7 @@ def pick(node: Any, *path: str) -> Any:
 
 
 def _member(node: Any, key: str) -> Any:
-    """An attribute; for a pydantic model without its `__getattr__`, which takes 1.7 us to say no (measured)."""
+    """An attribute; of a pydantic model without its `__getattr__`, which takes 1.7 us to say no."""
     try:
         own = node.__dict__
     except AttributeError:
@@ -101,9 +103,25 @@ def _member(node: Any, key: str) -> Any:
     return extra.get(key) if extra else None
 
 
+_BEYOND: Final = 2**53
+_NOTHING: Final[dict[str, Any]] = {}
+
+
+def fields(node: Any) -> dict[str, Any]:
+    """The members of an object or a dict, to be looked up one by one; none of None or a plain value.
+
+    A tenth of the time of as many `pick`s, for what is read on the application's thread (measured).
+    """
+    if type(node) is dict:
+        return node
+    own = getattr(node, "__dict__", _NOTHING)
+    extra = getattr(node, "__pydantic_extra__", None)
+    return {**own, **extra} if extra else own
+
+
 def each(node: Any) -> list[Any]:
     """The items of a list or tuple; none of anything else."""
-    return list(node) if isinstance(node, list | tuple) else []
+    return node if type(node) is list else list(node) if isinstance(node, tuple) else []
 
 
 def text(value: Any) -> str | None:
@@ -112,9 +130,11 @@ def text(value: Any) -> str | None:
 
 def count(value: Any) -> int:
     """A token count: 0 for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
-        return 0
-    return int(value)
+    if type(value) is int:
+        return value if 0 <= value < _BEYOND else 0
+    if type(value) is float:
+        return int(value) if 0 <= value < _BEYOND else 0
+    return 0
 
 
 def first_count(node: Any, paths: tuple[tuple[str, ...], ...]) -> int:

@@ -21,6 +21,7 @@ from .._redact import redact_text
 from .._span import shorten
 from ._answer import Answer, Route, pick, text
 from ._failure import Failure, failure_of
+from ._prompt import canonical, snapshot, weight
 
 _reading = Guard("reading an answer", limit=None)
 
@@ -68,8 +69,8 @@ class Call:
         self._url = url
         self._requested_model = text(pick(body, "model"))
         self._streamed = pick(body, "stream") is True
-        self._prompt = _snapshot(body, route.prompt)
-        self.size = _BASE_SIZE + _weight(self._prompt)
+        self._prompt = snapshot(body, route.prompt)
+        self.size = _BASE_SIZE + weight(self._prompt)
         self._parent: SpanContext | None = current()
         self._answer = Answer(spoken=[] if client.config.store_prompts else None)
         self._read: Callable[[Answer], None] | None = None
@@ -115,13 +116,14 @@ class Call:
         self._end(at)
 
     def answered_with(self, body: bytes) -> None:
-        """The whole answer as JSON, still to be parsed."""
+        """The whole answer, still to be parsed where it is JSON. Speech and plain texts are not kept."""
+        document = body if body[:64].lstrip()[:1] in (b"{", b"[") else b"{}"
 
         def read(answer: Answer) -> None:
             answer.complete = True
-            self._route.read(json.loads(body), answer)
+            self._route.read(json.loads(document), answer)
 
-        self.answered_later(read, len(body), time.perf_counter())
+        self.answered_later(read, len(document), time.perf_counter())
 
     def answered_later(
         self, read: Callable[[Answer], None], size: int, at: float, failure: Failure | None = None
@@ -151,6 +153,8 @@ class Call:
         provider, vendor = self._origin(text_of(self._url))
         usage = answer.usage
         usage.api_url = text_of(self._url)
+        if self._route.operation == "tts" and isinstance(self._prompt, str):
+            usage.input_characters = len(self._prompt)
         event = Event(
             event_id=new_event_id(),
             trace_id=self._parent.trace_id if self._parent else new_trace_id(),
@@ -177,7 +181,7 @@ class Call:
             event.tags["vendor"] = vendor
         self._conclude(event, answer)
         if answer.spoken is not None:
-            event.prompt = None if self._prompt is None else _shown(_canonical(self._prompt))
+            event.prompt = None if self._prompt is None else _shown(canonical(self._prompt))
             event.completion = _shown("".join(answer.spoken)) if answer.spoken else None
         return event
 
@@ -195,36 +199,11 @@ class Call:
             event.tags["usage"] = "missing"
 
 
-def _snapshot(body: Any, names: tuple[str, ...]) -> Any:
-    """The prompt as sent. The client has copied dicts already, but hands on a list of strings as it is."""
-    found = {name: value for name in names if (value := pick(body, name)) is not None}
-    found = {name: list(value) if type(value) is list else value for name, value in found.items()}
-    return next(iter(found.values())) if len(found) == 1 else (found or None)
-
-
-def _weight(prompt: Any) -> int:
-    """About how many bytes a prompt keeps alive: its texts, at most two levels down."""
-    if isinstance(prompt, str):
-        return len(prompt)
-    if not isinstance(prompt, list):
-        return 256
-    total = 0
-    for item in prompt:
-        content = item.get("content") if type(item) is dict else item
-        total += len(content) if isinstance(content, str) else 256
-    return total
-
-
 def _hash(prompt: Any) -> str | None:
     """SHA-256 of the canonical JSON of the prompt, in hex: keys sorted, no white space, UTF-8."""
     if prompt is None:
         return None
-    return hashlib.sha256(_canonical(prompt).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-_canonical: Final = json.JSONEncoder(
-    sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=text_of
-).encode
+    return hashlib.sha256(canonical(prompt).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _shown(document: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from .._encode import text_of
 from .._span import shorten
-from ._answer import pick
+from ._answer import pick, text
 
 _LEFT: Final = (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
 _CONNECTION: Final = frozenset(
@@ -87,4 +87,4 @@ def _message(error: BaseException) -> str:
         found = pick(body, *path)
         if isinstance(found, str) and found:
             return found
-    return text_of(error)
+    return text(getattr(error, "message", None)) or text_of(error)

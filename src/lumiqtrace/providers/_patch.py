@@ -28,37 +28,34 @@ object, and that is still one call."""
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A method of a class in a module of the library."""
+    """A method of a class in a module of the library; `alias` is the class's name in other versions."""
 
     module: str
     class_name: str
     method: str
     is_async: bool
+    alias: str = ""
 
 
-class Instrumentation(ABC):
-    """The wrappers in one provider library. A provider says what is a call and how its result is received."""
+class Patch(ABC):
+    """Wrappers around methods of one provider library, put in and taken out together."""
 
-    def __init__(self, package: str, extra: str, targets: tuple[Target, ...]) -> None:
+    def __init__(
+        self, package: str, extra: str, targets: tuple[Target, ...], *, required: bool = True
+    ) -> None:
+        """`package` is what brings the targets when it is imported.
+
+        Where it is not `required`, it is a part that only some versions of the library have: it is waited
+        for, and not looked for.
+        """
         self._package = package
         self._extra = extra
         self._targets = targets
+        self._required = required
         self._guard = Guard(f"recording {package} calls")
         self._wanted = False
         self._hooked = False
         self._replaced: list[tuple[type[Any], str, Any, Any]] = []
-
-    @abstractmethod
-    def identify(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        """The object that is this request's own: the same one wherever the request passes, and no other's."""
-
-    @abstractmethod
-    def begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """The call to record; None where the request is no model call, or nothing is recorded."""
-
-    @abstractmethod
-    def receive(self, call: Call, result: Any) -> Any:
-        """Note what the library returned. What this returns is given to the application in its place."""
 
     def install(self) -> None:
         """Idempotent. Raises MissingExtraError where the library is not installed."""
@@ -66,7 +63,7 @@ class Instrumentation(ABC):
         if all(_loaded(target) for target in self._targets):
             self._attach()
         elif not self._hooked:
-            if sys.modules.get(self._package) is None and importlib.util.find_spec(self._package) is None:
+            if self._required and not _installed(self._package):
                 self._wanted = False
                 raise MissingExtraError(f"patch_{self._extra}()", self._extra)
             from wrapt import register_post_import_hook
@@ -89,12 +86,37 @@ class Instrumentation(ABC):
     def _attach(self) -> None:
         ours = {id(wrapper) for *_, wrapper in self._replaced}
         for target in self._targets:
-            for owner in _owners(_loaded(target), target.method):
+            base = _loaded(target)
+            for owner in _owners(base, target.method) if base else ():
                 original = owner.__dict__[target.method]
                 if id(original) not in ours:
                     wrapper = self._wrapper(original, is_async=target.is_async)
                     setattr(owner, target.method, wrapper)
                     self._replaced.append((owner, target.method, original, wrapper))
+
+    @abstractmethod
+    def _wrapper(self, original: Any, *, is_async: bool) -> Any:
+        """What takes the place of `original`, a function or whatever another tracer left there."""
+
+
+class Instrumentation(Patch):
+    """The wrappers around a library's requests. A provider says what is a call, and how it is answered."""
+
+    @abstractmethod
+    def identify(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        """The object that is this request's own: the same one wherever the request passes, and no other's."""
+
+    @abstractmethod
+    def begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """The call to record; None where the request is no model call, or nothing is recorded."""
+
+    @abstractmethod
+    def receive(self, call: Call, result: Any) -> Any:
+        """Note what the library returned. What this returns is given to the application in its place."""
+
+    def sending(self, original: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:  # noqa: ARG002
+        """What makes a recorded call, in the place of `original`: a provider may put its own around it."""
+        return original
 
     def wrap(self, client: Any, method: str, *, is_async: bool) -> None:
         """Record the calls that this one client makes through `method`, patched or not."""
@@ -109,6 +131,8 @@ class Instrumentation(ABC):
         )
 
     def _sync(self, original: Any, call_original: Callable[..., Any], *, always: bool) -> Any:
+        send = self.sending(call_original, is_async=False)
+
         @functools.wraps(original)
         def request(client: Any, *args: Any, **kwargs: Any) -> Any:
             call = self._guard(self._start, client, args, kwargs, always)
@@ -117,7 +141,7 @@ class Instrumentation(ABC):
             before = _inside.get()
             _inside.set(call.request)
             try:
-                result = call_original(client, *args, **kwargs)
+                result = send(client, *args, **kwargs)
             except BaseException as error:
                 self._guard(call.raised, error)
                 raise
@@ -129,6 +153,8 @@ class Instrumentation(ABC):
         return request
 
     def _async(self, original: Any, call_original: Callable[..., Any], *, always: bool) -> Any:
+        send = self.sending(call_original, is_async=True)
+
         @functools.wraps(original)
         async def request(client: Any, *args: Any, **kwargs: Any) -> Any:
             call = self._guard(self._start, client, args, kwargs, always)
@@ -137,7 +163,7 @@ class Instrumentation(ABC):
             before = _inside.get()
             _inside.set(call.request)
             try:
-                result = await call_original(client, *args, **kwargs)
+                result = await send(client, *args, **kwargs)
             except BaseException as error:
                 self._guard(call.raised, error)
                 raise
@@ -162,7 +188,18 @@ class Instrumentation(ABC):
 
 def _loaded(target: Target) -> Any:
     """The class, if its module has been imported as far as that."""
-    return getattr(sys.modules.get(target.module), target.class_name, None)
+    module = sys.modules.get(target.module)
+    return getattr(module, target.class_name, None) or getattr(module, target.alias, None)
+
+
+def _installed(package: str) -> bool:
+    """Whether `package` could be imported; only the package it lies in, if any, is."""
+    if sys.modules.get(package) is not None:
+        return True
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _owners(base: type[Any], method: str) -> Iterator[type[Any]]:

@@ -11,9 +11,10 @@ from typing import Any
 
 from .._client import default_client
 from .._guard import Guard
-from ._answer import Route
+from ._answer import Route, pick
 from ._call import Call
-from ._patch import Instrumentation, Target
+from ._patch import Instrumentation, Target, _loaded
+from ._prompt import overheard
 from ._tap import tap
 
 _parsing = Guard("reading an answer before it is parsed", limit=None)
@@ -27,6 +28,8 @@ class StainlessInstrumentation(Instrumentation):
         package: str,
         route: Callable[[str], Route | None],
         origin: Callable[[str], tuple[str, str | None]],
+        *,
+        required: bool = True,
     ) -> None:
         module = f"{package}._base_client"
         super().__init__(
@@ -36,6 +39,7 @@ class StainlessInstrumentation(Instrumentation):
                 Target(module, "SyncAPIClient", "request", is_async=False),
                 Target(module, "AsyncAPIClient", "request", is_async=True),
             ),
+            required=required,
         )
         self._route = route
         self._origin = origin
@@ -52,22 +56,34 @@ class StainlessInstrumentation(Instrumentation):
         route = self._route(options.url) if options.method.lower() == "post" else None
         if route is None:
             return None
-        call = Call(recorder, route, options.json_data, client.base_url, self._origin)
+        body = overheard(options.json_data, route.prompt)
+        if body is not options.json_data:
+            options.json_data = body
+        call = Call(recorder, route, body, client.base_url, self._origin)
         if callable(options.post_parser) and not call.streamed:
             options.post_parser = _seen_first(call, options.post_parser)
         return call
 
     def receive(self, call: Call, result: Any) -> None:
         """A stream and a raw response are read by their bytes, all else as the object it is."""
-        http = getattr(result, "http_response", None)
+        http = pick(result, "http_response")
         if http is None and call.streamed:
-            http = getattr(result, "response", None)
+            http = pick(result, "response")
         if http is None:
             call.answered(result)
         elif http.is_closed:
             call.answered_with(http.content)
         else:
             tap(http, call)
+
+    def wrap_own(self, client: Any) -> None:
+        """`wrap_client` for a client of this package; TypeError for anything else."""
+        for target in self._targets:
+            kind = _loaded(target)
+            if kind is not None and isinstance(client, kind):
+                self.wrap_client(client, is_async=target.is_async)
+                return
+        raise TypeError(f"a client of the {self._package} library is needed, not {type(client).__name__!r}")
 
     def wrap_client(self, client: Any, *, is_async: bool) -> None:
         """Record what this client and its copies send."""

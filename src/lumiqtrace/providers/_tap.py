@@ -17,6 +17,7 @@ from typing import Any, Final
 from .._guard import Guard
 from ._answer import Answer, Route
 from ._call import Call
+from ._eventstream import FrameStream
 from ._failure import failure_of
 from ._sse import EventStream
 
@@ -36,9 +37,16 @@ _open: Final[set[weakref.ref[Tap]]] = set()
 def tap(response: Any, call: Call) -> None:
     """Watch `response` for `call`. Does not read from it."""
     content = response.headers.get("content-type", "")
-    response.__dict__[_KEY] = Tap(call, is_stream="event-stream" in content, is_json="json" in content)
+    response.__dict__[_KEY] = Tap(call, _events_of(content), is_json="json" in content)
     kind: Any = type(response)
     response.__class__ = _tapped(kind)
+
+
+def _events_of(content: str) -> EventStream | FrameStream | None:
+    """What reads the events of a stream of that content type; None where it is no stream of events."""
+    if "event-stream" in content:
+        return EventStream()
+    return FrameStream() if "amazon.eventstream" in content else None
 
 
 def settle(final: bool) -> None:
@@ -54,9 +62,9 @@ class Tap:
 
     __slots__ = ("__weakref__", "_call", "_chunks", "_events", "_held", "_is_json", "_last", "_ref", "busy")
 
-    def __init__(self, call: Call, *, is_stream: bool, is_json: bool) -> None:
+    def __init__(self, call: Call, events: EventStream | FrameStream | None, *, is_json: bool) -> None:
         self._call: Call | None = call
-        self._events = EventStream() if is_stream else None
+        self._events = events
         self._is_json = is_json
         self._chunks: list[bytes] = []
         self._held = 0
@@ -72,8 +80,10 @@ class Tap:
             return True
         self.keep(chunk)
         if self._events is None:
-            if not self._is_json or self._held > MAX_JSON:
+            self._is_json = self._is_json and self._held <= MAX_JSON
+            if not self._is_json:
                 self._chunks.clear()
+                self._held = 0
             return True
         if call.awaits_output or self._held > MAX_HELD:
             self._fold(call, self._last)
@@ -162,10 +172,7 @@ def _tapped(kind: type[Any]) -> type[Any]:
             try:
                 for chunk in super().iter_bytes(*args, **kwargs):
                     watched.busy = False
-                    if watching:
-                        watching = _watching(watched.fed, chunk) is not False
-                    else:
-                        watching = watched.keep(chunk)
+                    watching = _watching(watched.fed, chunk) is not False if watching else watched.keep(chunk)
                     yield chunk
                     watched.busy = True
             except BaseException as error:
@@ -181,10 +188,7 @@ def _tapped(kind: type[Any]) -> type[Any]:
             try:
                 async for chunk in super().aiter_bytes(*args, **kwargs):
                     watched.busy = False
-                    if watching:
-                        watching = _watching(watched.fed, chunk) is not False
-                    else:
-                        watching = watched.keep(chunk)
+                    watching = _watching(watched.fed, chunk) is not False if watching else watched.keep(chunk)
                     yield chunk
                     watched.busy = True
             except BaseException as error:

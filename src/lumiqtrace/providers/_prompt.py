@@ -1,0 +1,98 @@
+"""A request's prompt: kept as it was when it was sent, and its canonical JSON, which is hashed.
+
+Some clients hand on the caller's own lists and dicts, which the caller may change while the recording
+waits: the containers are copied, the texts in them are shared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from .._encode import text_of
+from .._guard import Guard
+from ._answer import pick
+
+_writing = Guard("writing a prompt", limit=None)
+
+_NOT_GIVEN: Final = frozenset({"Omit", "NotGiven"})
+"""The classes of what clients write for an argument that was left out."""
+
+_OVERHEAD: Final = 64
+
+
+class Heard:
+    """An iterator that is passed on; what it gave is kept."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+        self.kept: list[Any] = []
+
+    def __iter__(self) -> Heard:
+        return self
+
+    def __next__(self) -> Any:
+        item = next(self._items)
+        self.kept.append(item)
+        return item
+
+
+def overheard(body: Any, names: tuple[str, ...]) -> Any:
+    """`body`, where a prompt in it can be read again; else a copy in which one hears what it gives."""
+    if type(body) is not dict:
+        return body
+    once = {name: Heard(body[name]) for name in names if hasattr(type(body.get(name)), "__next__")}
+    return {**body, **once} if once else body
+
+
+def snapshot(body: Any, names: tuple[str, ...]) -> Any:
+    """The prompt in the fields `names`: the value of the only one there, else a dict of them all, or None."""
+    found = {}
+    for name in names:
+        value = pick(body, name)
+        if value is not None and type(value).__name__ not in _NOT_GIVEN:
+            found[name] = _copied(value)
+    return next(iter(found.values())) if len(found) == 1 else (found or None)
+
+
+def _copied(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {key: item if type(item) is str else _copied(item) for key, item in value.items()}
+    if kind is list or kind is tuple:
+        return [item if type(item) is str else _copied(item) for item in value]
+    return value
+
+
+def weight(prompt: Any) -> int:
+    """About how many bytes a prompt keeps alive."""
+    kind = type(prompt)
+    if kind is str or kind is bytes:
+        return len(prompt)
+    if kind is dict:
+        return _OVERHEAD + sum(map(weight, prompt.values()))
+    if kind is list:
+        return _OVERHEAD + sum(map(weight, prompt))
+    return _OVERHEAD
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: models in the form in which the clients send them, all else as text."""
+    if type(value) is Heard:
+        return value.kept
+    dump = getattr(value, "model_dump", None)
+    if dump is None:
+        return text_of(value)
+    return dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
+
+
+_to_json: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain
+).encode
+
+
+def canonical(prompt: Any) -> str:
+    """Canonical JSON: keys sorted, no white space, letters beyond ASCII as they are. Else what `str` says."""
+    document = _writing(_to_json, prompt)
+    return text_of(prompt) if document is None else document
