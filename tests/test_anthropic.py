@@ -125,9 +125,12 @@ def reply(body, status=200):
 
 
 def streamed(events, error=None, *, content_type="text/event-stream; charset=utf-8", encode=sse):
-    """Each event its own piece of the body; then perhaps an error of the network."""
+    """Each event its own piece of the body; then perhaps an error of the network. Counts how often it is closed."""
 
     class Body(hx.SyncByteStream, hx.AsyncByteStream):
+        def __init__(self, request):
+            self.seen_by = request.extensions
+
         def __iter__(self):
             for event in events:
                 yield encode(event)
@@ -138,7 +141,13 @@ def streamed(events, error=None, *, content_type="text/event-stream; charset=utf
             for piece in self:
                 yield piece
 
-    return lambda _request: hx.Response(200, headers={"content-type": content_type}, stream=Body())
+        def close(self):
+            self.seen_by["closed"] = self.seen_by.get("closed", 0) + 1
+
+        async def aclose(self):
+            self.close()
+
+    return lambda request: hx.Response(200, headers={"content-type": content_type}, stream=Body(request))
 
 
 async def settled(value):
@@ -710,7 +719,8 @@ def test_every_way_out_of_a_stream_is_one_event(client, backend, way, is_async, 
 
     def run():
         served = Served(streamed(STREAM), is_async=is_async, beta=beta)
-        return outcome(lambda: action(served), is_async=is_async)
+        result = outcome(lambda: action(served), is_async=is_async)
+        return result, served.sent[0].extensions.get("closed")
 
     bare = run()
     patch_anthropic()
@@ -820,6 +830,15 @@ def test_a_flush_delivers_a_stream_that_is_finished_but_still_held(event):
     assert event()["status"] == "success"
     list(stream)
     assert event()["output_tokens"] == 7, "reading on records nothing more"
+
+
+def test_a_stream_left_at_its_last_event_is_a_success_without_a_reason_too(event):
+    for item in Served(streamed([*STREAM[:4], STOP, {"type": "ping"}])).create(stream=True):
+        if item.type == "message_stop":
+            break
+    gc.collect()
+    found = event()
+    assert (found["status"], found.get("finish_reason")) == ("success", None)
 
 
 def test_only_output_is_a_first_token(event):

@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "_encode": {"_event"},
     "_queue": {"_event"},
     "_pricing": {"_config", "_event", "_guard", "_lifecycle"},
-    "_transport": {"_config", "_lifecycle", "_version"},
+    "_transport": {"_config", "_lifecycle", "_redact", "_version"},
     "_outbox": {"_encode", "_event", "_guard", "_queue", "_retry", "_transport"},
     "_exporter": {
         "_config", "_encode", "_event", "_guard", "_outbox", "_pricing", "_queue", "_retry", "_transport",

@@ -256,3 +256,61 @@ def test_import_and_init_load_the_standard_library_alone(backend):
         backend,
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_worker_of_multiprocessing_delivers_when_it_ends(backend):
+    done = run(
+        """
+        import multiprocessing
+        def work():
+            with lumiqtrace.span('worker'): pass
+        for method in ('fork', 'fork'):
+            process = multiprocessing.get_context(method).Process(target=work)
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+        """,
+        backend,
+        flush_interval=3600,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names(backend) == ["worker", "worker"]
+
+
+def test_a_span_that_is_open_at_a_fork_is_the_parents_alone(backend):
+    done = run(
+        """
+        import os, sys
+        with lumiqtrace.span('around'):
+            child = os.fork()
+            if child == 0:
+                with lumiqtrace.span('in the child'): pass
+                sys.exit(0)
+            os.waitpid(child, 0)
+        """,
+        backend,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names(backend) == ["around", "in the child"]
+
+
+def test_a_timeout_that_is_no_number_is_the_default(client, backend):
+    with lumiqtrace.span("work"):
+        pass
+    assert lumiqtrace.flush("soon")
+    assert names(backend) == ["work"]
+
+
+def test_an_async_flush_does_not_wait_for_a_busy_executor(client, backend):
+    async def main():
+        release = threading.Event()
+        loop = asyncio.get_running_loop()
+        busy = [loop.run_in_executor(None, release.wait) for _ in range(64)]
+        with lumiqtrace.span("work"):
+            pass
+        delivered = await lumiqtrace.aflush(10)
+        release.set()
+        await asyncio.gather(*busy)
+        return delivered
+
+    assert asyncio.run(main())

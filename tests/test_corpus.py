@@ -39,7 +39,7 @@ class Kept:
     def __init__(self):
         self.events = []
 
-    def send(self, body, headers, timeout):
+    def send(self, body, timeout):
         self.events += [json.loads(line) for line in zlib.decompress(body, wbits=31).split(b"\n")]
         return Reply(202, {})
 

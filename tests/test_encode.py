@@ -129,6 +129,13 @@ def test_a_huge_event_is_cut_to_a_line_the_server_takes():
     assert "tags" not in read(line)
 
 
+def test_texts_that_grow_when_they_are_escaped_still_fit():
+    texts = dict.fromkeys(("prompt", "completion", "model", "name", "error_message"), "\x01" * 40000)
+    line = encode(make(**texts))
+    assert len(line) <= MAX_LINE_BYTES
+    assert read(line)["prompt"].startswith("\x01")
+
+
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
+import sys
 import threading
 import time
 import zlib
@@ -48,7 +51,7 @@ class Wire:
         self.sent: list[list[int]] = []
         self.closed = threading.Event()
 
-    def send(self, body, headers, timeout):
+    def send(self, body, timeout):
         events = [json.loads(line) for line in zlib.decompress(body, wbits=31).split(b"\n")]
         self.sent.append(numbers(events))
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
@@ -297,10 +300,11 @@ def test_close_stops_the_thread_and_closes_the_transport(exporters):
     wire = Wire()
     exporter = exporters(wire)
     submit(exporter, 1)
+    thread = exporter._thread
     assert exporter.close(10)
     assert wire.closed.wait(10)
-    exporter._thread.join(10)
-    assert not exporter._thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_a_process_that_cannot_start_threads_delivers_in_flush(exporters, monkeypatch):
@@ -322,20 +326,22 @@ def test_a_transport_that_raises_anything_does_not_end_the_delivery(exporters):
     assert exporter.flush(10)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_died_is_started_again(exporters):
     class Dying(Wire):
-        def send(self, body, headers, timeout):
+        def send(self, body, timeout):
             if not self.sent:
-                super().send(body, headers, timeout)
+                super().send(body, timeout)
                 raise SystemExit  # ends a thread without a word
-            return super().send(body, headers, timeout)
+            return super().send(body, timeout)
 
     wire = Dying()
     exporter = exporters(wire, rand=lambda: 0.01)
     submit(exporter, 1)
-    exporter.flush(10)
+    exporter.flush(0.5)
+    submit(exporter, 1, start=1)
     assert exporter.flush(10)
-    assert wire.sent[-1] == [0]
+    assert wire.sent == [[0], [0], [1]]
 
 
 def test_every_event_is_accounted_for_while_threads_submit(exporters):
@@ -355,5 +361,112 @@ def test_debug_prints_flush_errors_to_stdout(backend, capsys):
     client = lumiqtrace.Client(lumiqtrace.LumiqConfig(api_key=KEY, base_url=backend.url, debug=True))
     client.record(Note(1))
     client.flush(10)
+    thread = client._exporter()._thread
     client.shutdown(0)
+    thread.join(10)  # it may be the one that says it
     assert "given up" in capsys.readouterr().out
+
+
+def test_a_log_handler_may_ask_for_the_statistics_and_flush(exporters):
+    exporter = exporters(Wire(Reply(404, {})))
+    seen = []
+
+    class Asking(logging.Handler):
+        def emit(self, record):
+            seen.append((exporter.stats().dropped, exporter.flush(0.1)))
+
+    handler = Asking()
+    logging.getLogger("lumiqtrace").addHandler(handler)
+    try:
+        submit(exporter, 1)
+        assert not exporter.flush(10)
+    finally:
+        logging.getLogger("lumiqtrace").removeHandler(handler)
+    assert seen
+    assert seen[0][0] == {"rejected": 1}
+
+
+def test_an_error_callback_that_raises_harms_nothing(exporters):
+    def fail(_message):
+        raise ValueError("closed file")
+
+    wire = Wire(Reply(503, {}), Reply(202, {}))
+    exporter = exporters(wire, on_error=fail, rand=lambda: 0.01)
+    submit(exporter, 1)
+    assert exporter.flush(10)
+
+
+def test_what_ends_the_program_passes_through_a_flush(exporters):
+    release = threading.Event()
+    exporter = exporters(Wire(lambda _events: release.wait(20) and Reply(202, {})))
+    submit(exporter, 1)
+    before = signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3))
+    try:
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        with pytest.raises(SystemExit):
+            exporter.flush(20)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        timer.join()
+        release.set()
+
+
+def test_two_flushes_at_once_both_tell_of_a_loss(exporters):
+    release = threading.Event()
+    exporter = exporters(Wire(lambda _events: release.wait(20) and Reply(404, {})))
+    submit(exporter, 1)
+    told = []
+    flushes = [threading.Thread(target=lambda: told.append(exporter.flush(10))) for _ in range(2)]
+    for thread in flushes:
+        thread.start()
+    while len(exporter._outbox.lock._waiters) < 2:  # both are waiting for the answer
+        pass
+    release.set()
+    for thread in flushes:
+        thread.join()
+    assert told == [False, False]
+
+
+def test_an_endless_timeout_is_as_good_as_a_long_one(exporters):
+    exporter = exporters(Wire())
+    submit(exporter, 1)
+    assert exporter.flush(float("inf"))
+
+
+def test_a_close_while_a_batch_is_built_counts_what_is_lost(exporters, caplog):
+    release = threading.Event()
+    building = threading.Event()
+
+    class Slow(Note):
+        def event(self):
+            building.set()
+            release.wait(20)
+            return super().event()
+
+    exporter = exporters(Wire())
+    exporter.submit(Slow(0))
+    with caplog.at_level(logging.WARNING, "lumiqtrace"):
+        assert not exporter.close(0.2)
+    release.set()
+    stats = exporter.stats()
+    assert (stats.recorded, stats.dropped) == (1, {"shutdown": 1})
+    assert "1 events were not delivered" in caplog.text
+
+
+def test_a_send_on_the_calling_thread_keeps_the_flush_s_deadline(exporters, monkeypatch):
+    def refuse(_self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    timeouts = []
+
+    class Timed(Wire):
+        def send(self, body, timeout):
+            timeouts.append(timeout)
+            return super().send(body, timeout)
+
+    exporter = exporters(Timed())
+    submit(exporter, 1)
+    assert exporter.flush(0.5)
+    assert 0 < timeouts[0] <= 0.5

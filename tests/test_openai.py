@@ -6,9 +6,11 @@ import asyncio
 import copy
 import gc
 import json
+import os
 import pickle
 import subprocess
 import sys
+import threading
 
 import openai
 import openai._base_client
@@ -391,6 +393,71 @@ def test_a_flush_leaves_a_stream_alone_that_is_still_being_read(client, backend)
     list(stream)
     assert lumiqtrace.flush()
     assert backend.events[0]["output_tokens"] == 100
+
+
+def test_a_flush_by_another_thread_waits_for_the_usage(client, backend):
+    lumiqtrace.patch_openai()
+    stream = Served(streamed(STREAM)).create(stream=True)
+    for item in stream:
+        if item.choices and item.choices[0].finish_reason:
+            other = threading.Thread(target=lumiqtrace.flush)
+            other.start()
+            other.join()
+    assert lumiqtrace.flush()
+    assert [found["output_tokens"] for found in backend.events] == [100]
+
+
+def test_another_clients_shutdown_leaves_a_stream_alone(client, backend):
+    lumiqtrace.patch_openai()
+    stream = Served(streamed(STREAM)).create(stream=True)
+    next(stream)
+    lumiqtrace.Client(client.config).shutdown(5)
+    list(stream)
+    assert lumiqtrace.flush()
+    assert [found["status"] for found in backend.events] == ["success"]
+
+
+def test_a_call_under_way_while_the_client_is_replaced_is_recorded_by_the_new_one(client, backend):
+    lumiqtrace.patch_openai()
+
+    def answer(_request):
+        lumiqtrace.init(client.config.api_key.reveal(), base_url=backend.url, environment="new")
+        return hx.Response(200, json=CHAT)
+
+    Served(answer).create()
+    assert lumiqtrace.flush()
+    assert len(backend.events) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_stream_that_is_open_at_a_fork_is_the_parents_alone(client, backend):
+    lumiqtrace.patch_openai()
+    stream = Served(streamed(STREAM)).create(stream=True)
+    next(stream)
+    child = os.fork()
+    if child == 0:
+        lumiqtrace.shutdown(10)
+        os._exit(0)
+    os.waitpid(child, 0)
+    list(stream)
+    assert lumiqtrace.flush()
+    assert [found["status"] for found in backend.events] == ["success"]
+
+
+def test_a_response_closed_before_it_is_read_behaves_as_without_us(client):
+    def read_late():
+        with Served(streamed(STREAM)).client.chat.completions.with_streaming_response.create(
+            model="gpt-4o", messages=MESSAGES, stream=True
+        ) as response:
+            pieces = response.http_response.iter_bytes()
+            response.http_response.close()
+            with pytest.raises(hx.StreamClosed) as caught:
+                next(pieces)
+            return type(caught.value), str(caught.value)
+
+    bare = read_late()
+    lumiqtrace.patch_openai()
+    assert read_late() == bare
 
 
 def test_a_shutdown_records_a_stream_that_is_still_open(client, backend):

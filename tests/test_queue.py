@@ -84,4 +84,4 @@ def test_threads_lose_no_count():
         thread.join()
     assert queue.recorded == len(queue) == 40_000
     assert len(queue.take(50_000)) == 40_000
-    assert queue._bytes == 0
+    assert queue.bytes == 0

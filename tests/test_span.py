@@ -151,3 +151,35 @@ def test_a_key_in_an_exception_does_not_leave(client, backend):
     assert lumiqtrace.flush()
     assert secret not in str(backend.events)
     assert backend.events[0]["error_message"] == "refused [REDACTED]"
+
+
+def test_generators_that_end_out_of_order_leave_nothing_open(client, backend):
+    def values(name):
+        with lumiqtrace.span(name):
+            yield name
+
+    first, second = values("first"), values("second")
+    next(first)
+    next(second)
+    first.close()
+    second.close()
+    assert lumiqtrace.get_current_span_id() is None
+
+
+def test_a_span_used_twice_is_one_span(client, backend):
+    span = lumiqtrace.span("once")
+    with span:
+        pass
+    with span:
+        assert lumiqtrace.get_current_span_id() is None
+    assert lumiqtrace.get_current_span_id() is None
+    assert lumiqtrace.flush()
+    assert len(backend.events) == 1
+
+
+def test_figures_that_no_server_takes_are_left_out(client, backend):
+    with lumiqtrace.span("odd", "llm") as span:
+        span.set_usage(input_tokens=2**60, cost_usd=float("nan"))
+    assert lumiqtrace.flush()
+    (event,) = backend.events
+    assert (event["input_tokens"], event["cost_usd"]) == (2**53, 0)

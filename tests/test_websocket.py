@@ -15,7 +15,7 @@ import openai
 import pytest
 
 import lumiqtrace
-from lumiqtrace.providers._websocket import _address
+from lumiqtrace.providers._websocket import MAX_OPEN, _address
 
 server_module = pytest.importorskip("websockets.sync.server")
 
@@ -232,6 +232,14 @@ def test_a_response_whose_beginning_was_not_seen_is_still_one_event(client, back
     (event,) = flushed(backend)
     assert (event["input_tokens"], event["status"]) == (132, "success")
     assert "ttft_ms" not in event
+
+
+def test_more_responses_at_a_time_than_are_followed_are_recorded_all_the_same(client, backend):
+    many = [realtime(f"r{number}") for number in range(MAX_OPEN + 6)]
+    lumiqtrace.patch_openai()
+    with speaking([events[0] for events in many] + [events[2] for events in many]) as url:
+        hear(url)
+    assert len(flushed(backend)) == len(many)
 
 
 def test_a_live_session_tells_of_responses_and_decisions(client, backend):

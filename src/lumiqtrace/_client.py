@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from . import _lifecycle
 from ._config import LumiqConfig
@@ -26,13 +27,16 @@ logger = logging.getLogger("lumiqtrace")
 
 _recording = Guard("recording", limit=None)
 
-_settlers: list[Callable[[bool], None]] = []
+Settle = Callable[["Client", bool], None]
+
+_settlers: list[Settle] = []
 
 
-def before_flush(settle: Callable[[bool], None]) -> None:
-    """Have `settle(final)` called when a flush begins.
+def before_flush(settle: Settle) -> None:
+    """Have `settle(client, final)` called when a flush of `client` begins.
 
-    It submits recordings that are complete but still open; all of them when the client shuts down (`final`).
+    It submits that client's recordings that are complete but still open; all of them when it shuts down
+    (`final`).
     """
     if settle not in _settlers:
         _settlers.append(settle)
@@ -77,25 +81,35 @@ class Client:
         """
         if not self._active:
             return True
-        for settle in _settlers:
-            _recording(settle, False)
-        seconds = self.config.flush_timeout if timeout is None else max(0.0, timeout)
-        return bool(_recording(self._exporter().flush, seconds))
+        self._settle(final=False)
+        return self._exporter().flush(_seconds(timeout, self.config.flush_timeout))
 
     async def aflush(self, timeout: float | None = None) -> bool:
-        """`flush` for asyncio: waits without blocking the event loop."""
-        return await asyncio.to_thread(self.flush, timeout)
+        """`flush` for asyncio: waits without blocking the event loop, on a thread of its own."""
+        if not self._active:
+            return True
+        # Here, in the task that may have left a stream; the thread below is another reader to it.
+        self._settle(final=False)
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[bool] = loop.create_future()
+
+        def flush() -> None:
+            result = self.flush(timeout)
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(_resolve, done, result)
+
+        # The default executor may be busy for longer than the timeout.
+        threading.Thread(target=flush, name="lumiqtrace-flush", daemon=True).start()
+        return await done
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Flush, then stop for good. `timeout` is seconds and defaults to `shutdown_timeout` (2.0)."""
         if not self._active or self._closed:
             return True
-        for settle in _settlers:
-            _recording(settle, True)
+        self._settle(final=True)
         self._closed = True
         _lifecycle.unwatch(self)
-        seconds = self.config.shutdown_timeout if timeout is None else max(0.0, timeout)
-        return bool(_recording(self._exporter().close, seconds))
+        return self._exporter().close(_seconds(timeout, self.config.shutdown_timeout))
 
     def stats(self) -> Stats:
         """Where every event of this process is; see `Stats`."""
@@ -107,6 +121,10 @@ class Client:
     def after_fork_in_child(self) -> None:
         self._exporters = {}
 
+    def _settle(self, *, final: bool) -> None:
+        for settle in _settlers:
+            _recording(settle, self, final)
+
     def _submit(self, recording: Recording) -> None:
         self._exporter().submit(recording)
 
@@ -117,6 +135,7 @@ class Client:
         return found or self._exporters.setdefault(process, self._new_exporter())
 
     def _new_exporter(self) -> Exporter:
+        _lifecycle.watch_worker(self)
         config = self.config
         return Exporter(
             self._transport(config),
@@ -127,6 +146,16 @@ class Client:
             prices=config.prices,
             on_error=_print_line if config.debug else None,
         )
+
+
+def _resolve(future: asyncio.Future[bool], result: bool) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _seconds(timeout: float | None, default: float) -> float:
+    """What was passed, where it is a number of seconds; a flush is no place to raise."""
+    return max(0.0, timeout) if isinstance(timeout, int | float) else default
 
 
 def _print_line(message: str) -> None:

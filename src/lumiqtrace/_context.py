@@ -6,14 +6,19 @@ A model call made while a span is current becomes that span's child; without one
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Final, NamedTuple
+from typing import Final
 
 
-class SpanContext(NamedTuple):
-    """Where a span stands: its trace and itself."""
+class SpanContext:
+    """Where a span stands: its trace, itself, and what was open when it began. `ended` once it has."""
 
-    trace_id: str
-    span_id: str
+    __slots__ = ("ended", "parent", "span_id", "trace_id")
+
+    def __init__(self, trace_id: str, span_id: str, parent: SpanContext | None) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent = parent
+        self.ended = False
 
 
 _current: Final[ContextVar[SpanContext | None]] = ContextVar("lumiqtrace_span", default=None)
@@ -21,9 +26,21 @@ _current: Final[ContextVar[SpanContext | None]] = ContextVar("lumiqtrace_span", 
 current = _current.get
 """The span that is open here, or None."""
 
-set_current = _current.set
-"""Restoring the previous value with this instead of a token never fails, even where a generator is
-finished in another context than the one it began in."""
+enter = _current.set
+"""Make a span the current one."""
+
+
+def leave(here: SpanContext) -> None:
+    """End a span: what is current again is the nearest around it that is still open.
+
+    Where another is current, as when generators end out of order or in another context, that one stays.
+    """
+    here.ended = True
+    if current() is here:
+        around = here.parent
+        while around is not None and around.ended:
+            around = around.parent
+        _current.set(around)
 
 
 def get_current_trace_id() -> str | None:

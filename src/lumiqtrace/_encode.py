@@ -20,6 +20,8 @@ MAX_LINE_BYTES: Final = 256 * 1024
 MAX_TEXT: Final = 8 * 1024
 MAX_PROMPT: Final = 32 * 1024
 """Characters of a prompt, and of a completion, that are kept."""
+MAX_SHORT: Final = 1024
+"""Characters of any text in an event whose line was too long; twenty such texts fit, however escaped."""
 MAX_ITEMS: Final = 256
 MAX_DEPTH: Final = 8
 
@@ -42,7 +44,10 @@ def encode(event: Event) -> bytes:
             record[name] = readable(value, MAX_DEPTH)
     line = _line(record)
     if len(line) > MAX_LINE_BYTES:
-        line = _line({name: value for name, value in record.items() if not isinstance(value, dict | list)})
+        record = {name: value for name, value in record.items() if not isinstance(value, dict | list)}
+        line = _line(record)
+    if len(line) > MAX_LINE_BYTES:
+        line = _line({name: cut(v, MAX_SHORT) if type(v) is str else v for name, v in record.items()})
     return line
 
 

@@ -29,6 +29,12 @@ from ._transport import Reply, Transport, TransportError
 SEND_TIMEOUT: Final = 10.0
 """Seconds for one request, so that a server that hangs is noticed."""
 
+MAX_WAIT: Final = 86_400.0
+"""Seconds a flush waits at most, whatever it was told; a lock cannot wait for ever."""
+
+MAX_RAW_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of recordings that are kept as they are while nothing can be sent."""
+
 
 class Exporter:
     """Delivers what `submit` was given. It makes no thread and no connection before the first."""
@@ -89,10 +95,11 @@ class Exporter:
         True if it is, and neither any of it nor anything since the last flush was given up. Returns early
         where the server told us to stay away for longer than the timeout.
         """
-        deadline = self._clock() + timeout
+        deadline = self._clock() + min(timeout, MAX_WAIT)
         target = self._queue.recorded
         outbox = self._outbox
         with outbox.lock:
+            drops_before = self._drops_reported
             self._flush_to = max(self._flush_to, target)
             self._hurry = True
             waiting = outbox.settled < target
@@ -103,8 +110,9 @@ class Exporter:
         with outbox.lock:
             while outbox.settled < target and not self._hopeless(deadline):
                 outbox.lock.wait(deadline - self._clock())
-            clean = outbox.settled >= target and outbox.given_up == self._drops_reported
+            clean = outbox.settled >= target and outbox.given_up == drops_before
             self._drops_reported = outbox.given_up
+        outbox.speak()
         return clean
 
     def close(self, timeout: float) -> bool:
@@ -117,11 +125,21 @@ class Exporter:
             lost = outbox.close() + len(self._queue.take(self._queue.recorded))
             outbox.dropped["shutdown"] += lost
         self._wake.put(None)
+        outbox.speak()
         if lost:
-            outbox.complain("shutdown", f"{lost} events were not delivered before the end ({outbox.problem})")
+            outbox.say("shutdown", f"{lost} events were not delivered before the end ({outbox.problem})")
         return clean and not lost
 
     def stats(self) -> Stats:
+        """A moment at which the account balances: submits take no lock, so one may be halfway."""
+        for _ in range(1000):
+            found = self._stats()
+            if found.recorded == found.sent + found.queued + found.in_flight + sum(found.dropped.values()):
+                break
+            time.sleep(0)
+        return found
+
+    def _stats(self) -> Stats:
         outbox, queue = self._outbox, self._queue
         with outbox.lock:
             dropped = Counter(outbox.dropped)
@@ -129,7 +147,7 @@ class Exporter:
             dropped["shutdown"] += queue.refused
             queued = len(queue) + len(outbox) - outbox.in_flight
             return Stats(
-                recorded=outbox.sent + queued + outbox.in_flight + dropped.total(),
+                recorded=queue.recorded + queue.refused,
                 queued=queued,
                 in_flight=outbox.in_flight,
                 sent=outbox.sent,
@@ -165,10 +183,13 @@ class Exporter:
             self._starting.release()
 
     def _run(self) -> None:
-        while not self._closed:
-            self._sleep(self._until_due())
-            self._step_safely()
-        self._transport.close()
+        try:
+            while not self._closed:
+                self._sleep(self._until_due())
+                self._step_safely()
+            self._transport.close()
+        finally:
+            self._thread = None
 
     def _sleep(self, seconds: float | None) -> None:
         if seconds is None:
@@ -194,7 +215,7 @@ class Exporter:
                 self._waiting_since = now
             blocked = max(0.0, self._outbox.retry_at - now)
             if blocked and not self._may_hurry():
-                return 0.0 if waiting >= MAX_EVENTS_PER_BATCH else blocked
+                return 0.0 if self._worth_compressing() else blocked
             if self._outbox.head or self._batch_is_due(now):
                 return 0.0
             if self._waiting_since is not None:
@@ -204,19 +225,21 @@ class Exporter:
     def _drain_here(self, target: int, deadline: float) -> None:
         """Deliver on the calling thread, for a process that cannot start one."""
         while self._outbox.settled < target and not self._hopeless(deadline):
-            self._step_safely()
+            self._step_safely(deadline)
             pause = min(self._until_due() or 0.0, deadline - self._clock())
             time.sleep(max(0.0, pause))
 
-    def _step_safely(self) -> None:
+    def _step_safely(self, deadline: float | None = None) -> None:
         with self._stepping:
-            if self._looping(self._step) is None:
+            if self._looping(self._step, deadline) is None:
                 with self._outbox.lock:
                     self._outbox.postpone(Outcome(Verdict.RETRY, "internal error"))
+        self._outbox.speak()
 
     # ---- one step: cut a batch, send a batch --------------------------------------------------------
 
-    def _step(self) -> bool:
+    def _step(self, deadline: float | None) -> bool:
+        """`deadline` is that of a caller who must not wait longer; the thread has none."""
         now = self._clock()
         outbox = self._outbox
         with outbox.lock:
@@ -225,15 +248,21 @@ class Exporter:
             self._hurry = False
             blocked = now < outbox.retry_at
         if blocked:
-            # Nothing can be sent: what fills a request is kept compressed, a fifth of its size.
-            while len(self._queue) >= MAX_EVENTS_PER_BATCH:
+            while self._worth_compressing():
                 self._cut()
             return True
         if outbox.head is None and self._batch_is_due(now):
             self._cut()
         if (head := outbox.head) is not None:
-            self._deliver(head)
+            left = SEND_TIMEOUT if deadline is None else min(SEND_TIMEOUT, deadline - self._clock())
+            self._deliver(head, max(0.05, left))
         return True
+
+    def _worth_compressing(self) -> bool:
+        """Whether to cut a batch that cannot be sent now: compressed it keeps a fifth of the memory."""
+        return len(self._queue) >= MAX_EVENTS_PER_BATCH or (
+            self._queue.bytes > MAX_RAW_BYTES and len(self._queue) > 0
+        )
 
     def _batch_is_due(self, now: float) -> bool:
         waiting = len(self._queue)
@@ -263,7 +292,7 @@ class Exporter:
         self._pricer.price(event)
         return encode(event)
 
-    def _deliver(self, batch: Batch) -> None:
+    def _deliver(self, batch: Batch, timeout: float) -> None:
         outbox = self._outbox
         reply: Reply | None = None
         if len(batch.body) > MAX_BATCH_BYTES and batch.events > 1:
@@ -271,14 +300,14 @@ class Exporter:
         else:
             with outbox.lock:
                 outbox.in_flight = batch.events
-            outcome, reply = self._send(batch)
+            outcome, reply = self._send(batch, timeout)
         with outbox.lock:
             outbox.settle(batch, outcome, reply)
             outbox.lock.notify_all()
 
-    def _send(self, batch: Batch) -> tuple[Outcome, Reply | None]:
+    def _send(self, batch: Batch, timeout: float) -> tuple[Outcome, Reply | None]:
         try:
-            reply = self._transport.send(batch.body, {}, SEND_TIMEOUT)
+            reply = self._transport.send(batch.body, timeout)
         except TransportError as error:
             return Outcome(Verdict.RETRY, str(error)), None
         # A transport of the user's may raise anything; no fault of it ends the delivery.

@@ -22,41 +22,41 @@ LOG_EVERY_SECONDS: Final = 60.0
 
 
 class Guard:
-    """Runs `function(*args)`; gives None when it fails, and also, without running it, once open."""
+    """Runs `function(*args)`; gives None when it fails, and also, without running it, once open.
 
-    __slots__ = ("failures", "limit", "name")
+    What ends a program passes through: KeyboardInterrupt, and the SystemExit of a signal handler.
+    """
+
+    __slots__ = ("_in_a_row", "failures", "limit", "name")
 
     def __init__(self, name: str, limit: float | None = FAILURES_UNTIL_OPEN) -> None:
-        """`limit` failures open it; None keeps it closed, for code that must go on trying."""
+        """`limit` failures in a row open it; None keeps it closed, for code that must go on trying."""
         self.name = name
         self.limit = float("inf") if limit is None else limit
         self.failures = 0
-
-    @property
-    def open(self) -> bool:
-        return self.failures >= self.limit
+        self._in_a_row = 0
 
     def __call__(self, function: Callable[..., T], *args: object) -> T | None:
-        if self.failures >= self.limit:
+        if self._in_a_row >= self.limit:
             return None
         try:
-            return function(*args)
-        except KeyboardInterrupt:
-            raise
-        # A hostile __getattr__ may raise anything, SystemExit included; it is our reading that caused it.
-        except BaseException as error:  # noqa: BLE001
+            result = function(*args)
+        except Exception as error:  # noqa: BLE001 - this is the place that swallows
             self._failed(error)
             return None
+        self._in_a_row = 0
+        return result
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: Exception) -> None:
         self.failures += 1
+        self._in_a_row += 1
         logger.debug("lumiqtrace: %s failed: %s", self.name, type(error).__name__, exc_info=error)
-        if self.failures == self.limit:
+        if self._in_a_row == self.limit:
             logger.warning(
-                "lumiqtrace: %s failed %d times and is switched off in this process; "
+                "lumiqtrace: %s failed %d times in a row and is switched off in this process; "
                 "calls pass through unrecorded. Enable debug logging to see why.",
                 self.name,
-                self.failures,
+                self._in_a_row,
             )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -52,6 +53,17 @@ def watch(client: Lifelong) -> None:
             os.register_at_fork(
                 before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
             )
+
+
+def watch_worker(client: Lifelong) -> None:
+    """Tell `client` when this process ends, where it is a worker of `multiprocessing`.
+
+    Those end without `atexit`, and forget at their start what was registered in the parent.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    util = sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(client, client.at_exit, exitpriority=100)
 
 
 def unwatch(client: Lifelong) -> None:

@@ -16,13 +16,15 @@ from typing import Final
 
 from ._encode import compress, decompress
 from ._event import MAX_EVENTS_PER_BATCH
-from ._guard import RateLimitedLog
+from ._guard import Guard, RateLimitedLog
 from ._queue import EventQueue
 from ._retry import Outcome, Verdict, backoff
 from ._transport import Reply
 
 MAX_BATCH_BYTES: Final = 1024 * 1024
 """Compressed; a larger batch is cut in half before it is sent."""
+
+_speaking: Final = Guard("writing to the log", limit=None)
 
 
 @dataclass(slots=True)
@@ -76,6 +78,7 @@ class Outbox:
         self._clock = clock
         self._rand = rand
         self._log = RateLimitedLog(clock)
+        self._unsaid: deque[tuple[str, str]] = deque(maxlen=100)
 
     def __len__(self) -> int:
         """How many events wait, those in flight included."""
@@ -93,7 +96,7 @@ class Outbox:
 
     @property
     def given_up(self) -> int:
-        return self.dropped.total() + self._queue.evicted
+        return self.dropped.total() + self._queue.evicted + self._queue.refused
 
     # ---- in ------------------------------------------------------------------------------------------
 
@@ -104,18 +107,19 @@ class Outbox:
     def add(self, lines: list[bytes], unreadable: int, start: int) -> None:
         """The encoded ones become a batch."""
         self._encoding = 0
-        self.dropped["unreadable"] += unreadable
         if self._closed:
-            self.dropped["shutdown"] += len(lines)
-        elif lines:
+            return  # close has counted them
+        self.dropped["unreadable"] += unreadable
+        if lines:
             self._batches.append(Batch.of(lines, start))
         self._make_room()
 
     def close(self) -> int:
         """Give up all that waits; how many that were."""
         self._closed = True
-        lost = sum(batch.events for batch in self._batches)
+        lost = len(self)
         self._batches.clear()
+        self._encoding = 0
         self.in_flight = 0
         return lost
 
@@ -156,10 +160,18 @@ class Outbox:
         self.complain(outcome.verdict.value, message)
 
     def complain(self, cause: str, message: str) -> None:
-        """Say it in the log, at most once a minute for each cause."""
-        self._log(logging.WARNING, cause, "%s", message)
+        """Have it said by the next `speak`. Whoever listens to the log may ask for the statistics."""
+        self._unsaid.append((cause, message))
+
+    def speak(self) -> None:
+        """Say in the log what there is to say, once a minute for each cause. Not under `lock`."""
+        while self._unsaid:
+            self.say(*self._unsaid.popleft())
+
+    def say(self, cause: str, message: str) -> None:
+        _speaking(self._log, logging.WARNING, cause, "%s", message)
         if self._on_error is not None:
-            self._on_error(f"lumiqtrace: {message}")
+            _speaking(self._on_error, f"lumiqtrace: {message}")
 
     def _accept(self, batch: Batch, reply: Reply | None) -> None:
         errors = _refused_lines(reply.body if reply else b"")

@@ -132,7 +132,7 @@ def users_cost(prices: Prices, event: Event, usage: Usage) -> float | None:
         return None
     price = prices[name]
     inputs = float(price.get("input", 0.0))
-    cached = event.cached_tokens or 0
+    cached = min(event.cached_tokens or 0, event.input_tokens)
     written = usage.cache_write_tokens
     return (
         (event.input_tokens - cached - written) * inputs
@@ -167,7 +167,8 @@ def _counts(event: Event, usage: Usage) -> dict[str, float]:
     """The counts under the package's names. Input and output come first; the others are parts of them."""
     counts: dict[str, float] = {"input_tokens": event.input_tokens, "output_tokens": event.output_tokens}
     parts: dict[str, float] = {
-        "cache_read_tokens": event.cached_tokens or 0,
+        # A vendor that counts more cached tokens than there were has miscounted those.
+        "cache_read_tokens": min(event.cached_tokens or 0, event.input_tokens),
         "cache_write_tokens": usage.cache_write_tokens,
         "cache_write_1h_tokens": usage.cache_write_1h_tokens,
         "input_audio_tokens": usage.input_audio_tokens,

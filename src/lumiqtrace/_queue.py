@@ -37,7 +37,8 @@ class EventQueue:
     """Recordings in the order they came.
 
     `recorded` counts all that were ever put, `removed` those that left again (taken or evicted), `evicted`
-    those that had to make room, `refused` those that came after `close`.
+    those that had to make room, `refused` those that came after `close`. `bytes` is about how much memory
+    the waiting ones keep alive.
     """
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
@@ -45,9 +46,9 @@ class EventQueue:
         self.removed = 0
         self.evicted = 0
         self.refused = 0
+        self.bytes = 0
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._bytes = 0
         self._held_events = 0
         self._held_bytes = 0
         self._closed = False
@@ -62,11 +63,11 @@ class EventQueue:
             self.refused += 1
             return 0
         items = self._items
-        items.append(recording)
-        self._bytes += recording.size
         self.recorded += 1
+        self.bytes += recording.size
+        items.append(recording)
         waiting = len(items)
-        if waiting + self._held_events > self._max_events or self._bytes + self._held_bytes > self._max_bytes:
+        if waiting + self._held_events > self._max_events or self.bytes + self._held_bytes > self._max_bytes:
             self._make_room()
         return waiting
 
@@ -88,7 +89,7 @@ class EventQueue:
     def _make_room(self) -> None:
         while (
             len(self._items) + self._held_events > self._max_events
-            or self._bytes + self._held_bytes > self._max_bytes
+            or self.bytes + self._held_bytes > self._max_bytes
         ) and self._pop() is not None:
             self.evicted += 1
 
@@ -97,6 +98,6 @@ class EventQueue:
             item = self._items.popleft()
         except IndexError:
             return None
-        self._bytes -= item.size
+        self.bytes -= item.size
         self.removed += 1
         return item

@@ -15,6 +15,8 @@ def fetch_trace(base_url: str, project_id: str, token: str, trace_id: str) -> li
     """The trace's root spans, each with its `children`. Raises CommandError with what the server said."""
     import httpx
 
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise CommandError("the read token holds white space or characters that no token has; copy it again")
     url = f"{base_url}/v1/traces/{quote(trace_id, safe='')}"
     try:
         response = httpx.get(
@@ -24,13 +26,17 @@ def fetch_trace(base_url: str, project_id: str, token: str, trace_id: str) -> li
             timeout=TIMEOUT,
             follow_redirects=False,
         )
-    except httpx.HTTPError as error:
-        raise CommandError(f"cannot reach {base_url}: {error or type(error).__name__}") from None
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        raise CommandError(f"cannot reach {base_url}: {type(error).__name__}: {error}") from None
     if response.status_code != 200:
         raise CommandError(f"{base_url} answered {response.status_code}: {_reason(response)}")
     try:
         roots = response.json()
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise CommandError(
+            "the trace is nested too deeply to be shown here; its JSON can be had with curl"
+        ) from None
+    except ValueError:
         raise CommandError(f"{base_url} did not answer with a trace; is it a lumiqtrace server?") from None
     if not isinstance(roots, list):
         raise CommandError(f"{base_url} did not answer with a trace; is it a lumiqtrace server?")

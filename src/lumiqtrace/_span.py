@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from types import TracebackType
 from typing import Final, Self
 
 from ._client import Client, default_client
-from ._context import SpanContext, current, set_current
+from ._context import SpanContext, current, enter, leave
 from ._encode import text_of
 from ._event import SPAN_KINDS, Event, Usage, iso_timestamp, new_event_id, new_span_id, new_trace_id
 from ._guard import Guard, logger
@@ -41,7 +42,7 @@ def shorten(message: str) -> str:
 
 
 class Span:
-    """One span. Use it as a context manager, sync or async; every method may be called at any time."""
+    """One span. Use it once as a context manager, sync or async; its methods may be called at any time."""
 
     size = 1024
 
@@ -56,8 +57,8 @@ class Span:
         self._model: str | None = None
         self._status = "success"
         self._error: tuple[str, str] | None = None
-        self._parent: SpanContext | None = None
         self._here: SpanContext | None = None
+        self._process = 0
         self._began = 0.0
         self._started = 0.0
         self._latency: float | None = None
@@ -118,16 +119,17 @@ class Span:
         model: str | None,
         cost_usd: float | None,
     ) -> None:
-        self._tokens = (max(0, int(input_tokens)), max(0, int(output_tokens)), max(0, int(cached_tokens)))
+        self._tokens = (_count(input_tokens), _count(output_tokens), _count(cached_tokens))
         self._model = None if model is None else text_of(model)
-        self._cost = None if cost_usd is None else float(cost_usd)
+        dollars = None if cost_usd is None else float(cost_usd)
+        self._cost = dollars if dollars is not None and 0 <= dollars < math.inf else None
 
     def __enter__(self) -> Self:
-        if self._client.recording:
+        if self._client.recording and self._here is None:
             parent = current()
-            self._parent = parent
-            self._here = SpanContext(parent.trace_id if parent else new_trace_id(), new_span_id())
-            set_current(self._here)
+            self._here = SpanContext(parent.trace_id if parent else new_trace_id(), new_span_id(), parent)
+            enter(self._here)
+            self._process = os.getpid()
             self._began = time.time()
             self._started = time.perf_counter()
         return self
@@ -141,10 +143,12 @@ class Span:
         if self._here is None or self._latency is not None:
             return
         self._latency = time.perf_counter() - self._started
-        set_current(self._parent)
+        leave(self._here)
         if error is not None and self._error is None:
             self.set_error(error)
-        self._client.record(self)
+        # A child that was forked inside leaves the block too; the span is its parent's.
+        if os.getpid() == self._process:
+            self._client.record(self)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -164,7 +168,7 @@ class Span:
             event_id=new_event_id(),
             trace_id=self._here.trace_id,
             span_id=self._here.span_id,
-            parent_span_id=self._parent.span_id if self._parent else None,
+            parent_span_id=self._here.parent.span_id if self._here.parent else None,
             timestamp=iso_timestamp(self._began),
             provider="custom",
             model=self._model or self._name,
@@ -187,6 +191,11 @@ class Span:
         elif self._model:
             event.usage = Usage()
         return event
+
+
+def _count(tokens: int) -> int:
+    """A count that the server takes."""
+    return min(max(0, int(tokens)), 2**53)
 
 
 def span(name: str, kind: str = "general", **attributes: object) -> Span:

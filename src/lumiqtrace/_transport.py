@@ -1,4 +1,4 @@
-"""The one seam to the network: `send(body, headers, timeout) -> Reply`.
+"""The one seam to the network: `send(body, timeout) -> Reply`.
 
 Everything above it is pure code and one thread. The default speaks HTTP with httpx, or with httpx2 where
 the process already loaded that (the same API; it saves a second import). TLS is verified, redirects are
@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 from ._config import LumiqConfig, Secret
 from ._lifecycle import loading
+from ._redact import redact_text
 from ._version import __version__
 
 MAX_REPLY_BYTES: Final = 64 * 1024
@@ -37,8 +38,11 @@ class TransportError(Exception):
 
 
 class Transport(Protocol):
-    def send(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
-        """Post one gzip NDJSON body; `timeout` is seconds for the whole exchange. Raises TransportError."""
+    def send(self, body: bytes, timeout: float) -> Reply:
+        """Post one gzip NDJSON body. Raises TransportError.
+
+        `timeout` is seconds for connecting, for each wait of the exchange, and for reading the answer.
+        """
         ...
 
     def close(self) -> None: ...
@@ -56,13 +60,13 @@ class HttpTransport:
         self._dropped: tuple[type[Exception], ...] = ()
         self._kept = False
 
-    def send(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
+    def send(self, body: bytes, timeout: float) -> Reply:
         client = self._client()
         deadline = time.monotonic() + timeout
         while True:
             kept, self._kept = self._kept, False
             try:
-                reply = self._exchange(client, body, headers, deadline)
+                reply = self._exchange(client, body, deadline)
             except self._library.HTTPError as error:
                 # A kept connection that the peer dropped meanwhile fails like this, a fresh one will not:
                 # one more try at once. The event ids make a repeated delivery harmless.
@@ -86,14 +90,13 @@ class HttpTransport:
                 "".encode("idna")  # loads the codec that the first connection would
         return self._http
 
-    def _exchange(self, client: Any, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
+    def _exchange(self, client: Any, body: bytes, deadline: float) -> Reply:
         left = max(0.05, deadline - time.monotonic())
         sent = {
             "x-api-key": self._key.reveal(),
             "content-type": "application/x-ndjson",
             "content-encoding": "gzip",
             "user-agent": f"lumiqtrace-python/{__version__}",
-            **headers,
         }
         with client.stream("POST", self._url, content=body, headers=sent, timeout=left) as response:
             answer = bytearray()
@@ -116,6 +119,6 @@ def _http_library() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The kind of fault and its text; httpx puts no header into either."""
-    text = str(error).strip()
+    """The kind of fault and its text, without what looks like a key."""
+    text = redact_text(str(error).strip())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

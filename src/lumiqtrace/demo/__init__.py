@@ -17,6 +17,7 @@ from typing import Any
 from .._api import flush, init, shutdown
 from .._errors import CommandError, MissingExtraError
 from .._reader import fetch_trace
+from .._span import shorten
 
 
 def run(*, live: bool, leave: bool) -> None:
@@ -25,7 +26,7 @@ def run(*, live: bool, leave: bool) -> None:
     `live` calls the real OpenAI API with `OPENAI_API_KEY`. Raises CommandError and MissingExtraError.
     """
     try:
-        import openai  # noqa: F401
+        import openai
     except ImportError:
         raise MissingExtraError("lumiqtrace demo", "openai") from None
     if live and not os.environ.get("OPENAI_API_KEY"):
@@ -37,7 +38,13 @@ def run(*, live: bool, leave: bool) -> None:
         running(Path(folder)) as server,
         _provider(live=live) as options,
     ):
-        _show(server, _traced_answer(server, options))
+        try:
+            trace_id = _traced_answer(server, options)
+        except openai.OpenAIError as error:
+            raise CommandError(
+                f"the model provider failed: {type(error).__name__}: {shorten(str(error))}"
+            ) from error
+        _show(server, trace_id)
         if not leave:
             _wait()
         shutdown()
@@ -51,6 +58,8 @@ def _provider(*, live: bool) -> Iterator[dict[str, Any]]:
         return
     from .provider import serving
 
+    # Neither the provider nor the server is behind a proxy.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"
     with serving() as url:
         yield {"base_url": url, "api_key": "no-key-needed"}
 
@@ -59,7 +68,7 @@ def _traced_answer(server: Any, options: dict[str, Any]) -> str:
     from ..providers.openai import patch_openai
     from .application import QUESTION, answer
 
-    init(server.credentials.api_key, base_url=server.url, environment="demo")
+    init(server.credentials.api_key, base_url=server.url, environment="demo", enabled=True)
     patch_openai()
     print(f"Question: {QUESTION}\nAnswer:   ", end="")
     trace_id = answer(options)
@@ -79,8 +88,8 @@ def _show(server: Any, trace_id: str) -> None:
 
 
 def _wait() -> None:
-    print("It stays up, with its temporary database, until you press Ctrl-C.")
     try:
+        print("It stays up, with its temporary database, until you press Ctrl-C.")
         threading.Event().wait()
     except KeyboardInterrupt:
         print()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from .._client import Client
+from .._client import Client, default_client
 from .._context import SpanContext, current
 from .._encode import MAX_PROMPT, cut, text_of
 from .._event import Event, iso_timestamp, new_event_id, new_span_id, new_trace_id
@@ -41,6 +42,7 @@ class Call:
         "_failure",
         "_origin",
         "_parent",
+        "_process",
         "_prompt",
         "_read",
         "_requested_model",
@@ -78,8 +80,13 @@ class Call:
         self._ttft: float | None = None
         self.latency: float | None = None
         self.request: object = None
+        self._process = os.getpid()
         self._began = time.time()
         self._started = time.perf_counter()
+
+    @property
+    def client(self) -> Client:
+        return self._client
 
     @property
     def route(self) -> Route:
@@ -143,7 +150,10 @@ class Call:
     def _end(self, at: float) -> None:
         self.latency = max(0.0, at - self._started)
         self.request = None  # it holds the client's own objects, which are large
-        self._client.record(self)
+        # A forked child holds a copy of what was under way; the call is its parent's.
+        if os.getpid() == self._process:
+            client = self._client
+            (client if client.recording else default_client()).record(self)
 
     def event(self) -> Event:
         """The call as an event; called on the exporter thread, once it has ended."""

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from .._client import default_client
+from .._client import Client, default_client
 from .._guard import Guard
 from ._answer import Answer, pick
 from ._call import Call
@@ -34,10 +34,11 @@ _watching: Final = Guard("watching a live session")
 _open: Final[weakref.WeakSet[_Turn]] = weakref.WeakSet()
 
 
-def settle_turns(final: bool) -> None:
+def settle_turns(client: Client, final: bool) -> None:
     """Record the responses that have ended and wait for their usage; all that began where it is `final`."""
     for turn in list(_open):
-        turn.settle(final=final)
+        if turn.is_of(client):
+            turn.settle(final=final)
 
 
 class _Turn:
@@ -84,6 +85,9 @@ class _Turn:
         call, self._call = self._call, None
         if call is not None:
             call.raised(error)
+
+    def is_of(self, client: Client) -> bool:
+        return self._call is not None and self._call.client is client
 
     def settle(self, *, final: bool) -> None:
         call = self._call

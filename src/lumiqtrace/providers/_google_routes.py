@@ -87,6 +87,8 @@ def _read_generated(body: Any, answer: Answer) -> None:
     """An answer, or one piece of a streamed one: they have the same form."""
     answer.model = text(pick(body, "modelVersion")) or answer.model
     _read_usage(pick(body, "usageMetadata"), answer)
+    # In a stream the first versions of the library pass over it.
+    read_error(pick(body, "error"), answer)
     blocked = text(pick(body, "promptFeedback", "blockReason"))
     answer.finish_reason = blocked or answer.finish_reason
     for candidate in each(pick(body, "candidates")):

@@ -215,7 +215,7 @@ _TRANSCRIPT: Final = Route("custom", ("prompt",), _read_transcript, _fold_media,
 RESPONSE: Final = Route("chat", ("input", "instructions"), _read_response, _fold_response, _event_begins)
 DECISION: Final = Route("custom", ("input", "questions"), _read_common, _read_common, _never_begins)
 
-ROUTES: Final = {
+_ROUTES: Final = {
     "/chat/completions": Route("chat", ("messages",), _read_chat, _fold_chat, _chat_begins),
     "/responses": RESPONSE,
     "/responses/compact": RESPONSE,
@@ -239,4 +239,4 @@ ROUTES: Final = {
 def route_of(url: str) -> Route | None:
     """The row for a request's path; absolute addresses and deployment prefixes are as good."""
     path = url.partition("?")[0].rstrip("/")
-    return next((route for suffix, route in ROUTES.items() if path.endswith(suffix)), None)
+    return next((route for suffix, route in _ROUTES.items() if path.endswith(suffix)), None)

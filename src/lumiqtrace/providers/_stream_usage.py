@@ -27,7 +27,6 @@ MAX_HOSTS: Final = 256
 _refused: Final[set[str]] = set()
 
 _asking: Final = Guard("asking for a stream's usage")
-_hiding: Final = Guard("hiding a stream's usage", limit=None)
 
 
 def asking(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,7 +45,7 @@ def asking(original: Callable[..., Any]) -> Callable[..., Any]:
             if not _asking(question.was_refused, error):
                 raise
         else:
-            _hiding(_hide, result)
+            _asking(_hide, result)
             return result
         finally:
             question.withdraw()
@@ -68,7 +67,7 @@ def asking_async(original: Callable[..., Any]) -> Callable[..., Any]:
             if not _asking(question.was_refused, error):
                 raise
         else:
-            _hiding(_hide, result)
+            _asking(_hide, result)
             return result
         finally:
             question.withdraw()
@@ -136,7 +135,7 @@ def _hide(stream: Any) -> None:
 def _without_usage(chunks: Iterator[Any]) -> Iterator[Any]:
     hidden = False
     for chunk in chunks:
-        if _hiding(_is_usage, chunk) and not hidden:
+        if _is_usage(chunk) and not hidden:
             hidden = True
         else:
             yield chunk
@@ -145,7 +144,7 @@ def _without_usage(chunks: Iterator[Any]) -> Iterator[Any]:
 async def _awithout_usage(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
     hidden = False
     async for chunk in chunks:
-        if _hiding(_is_usage, chunk) and not hidden:
+        if _is_usage(chunk) and not hidden:
             hidden = True
         else:
             yield chunk
@@ -153,10 +152,11 @@ async def _awithout_usage(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 def _is_usage(chunk: Any) -> bool:
     """Whether the chunk is the one we asked for. The others never say `usage` unasked (in the recordings)."""
-    fields = getattr(chunk, "__dict__", None)
-    if not fields:
-        return False
-    if fields.get("usage") is None:
-        chunk.model_fields_set.discard("usage")
-        return False
-    return bool(fields.get("choices") == [])
+    try:
+        fields = chunk.__dict__
+        if fields["usage"] is not None:
+            return bool(fields["choices"] == [])
+        chunk.__pydantic_fields_set__.discard("usage")
+    except (AttributeError, KeyError):  # an odd answer, which the client hands on as it is
+        pass
+    return False

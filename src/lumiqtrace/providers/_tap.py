@@ -7,13 +7,17 @@ only up to the first output are they parsed at once, for the time to first token
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
+from .._client import Client
 from .._guard import Guard
 from ._answer import Answer, Route
 from ._call import Call
@@ -49,18 +53,38 @@ def _events_of(content: str) -> EventStream | FrameStream | None:
     return FrameStream() if "amazon.eventstream" in content else None
 
 
-def settle(final: bool) -> None:
+def settle(client: Client, final: bool) -> None:
     """End the calls whose stream was left open after its last word; all of them where the end is `final`."""
     for ref in list(_open):
         left = ref()
-        if left is not None and (final or (not left.busy and left.said_all())):
+        if left is not None and left.is_of(client) and (final or (not left.busy and left.said_all())):
             left.ended()
+
+
+def _here() -> tuple[int, int]:
+    """Which thread is here, and which task."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        task = None
+    return threading.get_ident(), id(task)
 
 
 class Tap:
     """The notes on one response. `busy` is true while the application waits inside a read."""
 
-    __slots__ = ("__weakref__", "_call", "_chunks", "_events", "_held", "_is_json", "_last", "_ref", "busy")
+    __slots__ = (
+        "__weakref__",
+        "_call",
+        "_chunks",
+        "_events",
+        "_held",
+        "_is_json",
+        "_last",
+        "_read_by",
+        "_ref",
+        "busy",
+    )
 
     def __init__(self, call: Call, events: EventStream | FrameStream | None, *, is_json: bool) -> None:
         self._call: Call | None = call
@@ -69,6 +93,7 @@ class Tap:
         self._chunks: list[bytes] = []
         self._held = 0
         self._last = time.perf_counter()
+        self._read_by: tuple[int, int] | None = None
         self.busy = False
         self._ref = weakref.ref(self)
         _open.add(self._ref)
@@ -78,6 +103,8 @@ class Tap:
         call = self._call
         if call is None:
             return True
+        if self._read_by is None:
+            self._read_by = _here()
         self.keep(chunk)
         if self._events is None:
             self._is_json = self._is_json and self._held <= MAX_JSON
@@ -107,16 +134,31 @@ class Tap:
         failure = failure_of(error) if error is not None else None
         call.answered_later(self._reader(call, complete=complete), self._held, self._last, failure)
 
+    def is_of(self, client: Client) -> bool:
+        call = self._call
+        return call is not None and call.client is client
+
     def said_all(self) -> bool:
-        """Whether the finish reason has passed. Changes nothing: another thread may be reading."""
+        """Whether the last word has passed. Changes nothing: another thread may be reading.
+
+        Usage comes behind the finish reason. Who read the reason and flushes now has left the stream; a
+        flush by anyone else waits for the usage, as the reader may still be about to read it.
+        """
         call, events = self._call, self._events
         if call is None or events is None:
             return False
         seen = Answer()
-        seen.finish_reason, seen.complete = call.answer.finish_reason, call.answer.complete
+        known = call.answer
+        seen.finish_reason, seen.complete, seen.has_usage = (
+            known.finish_reason,
+            known.complete,
+            known.has_usage,
+        )
         for payload in events.copy().feed(b"".join(list(self._chunks))):
             _fold_one(call.route, payload, seen)
-        return seen.complete or seen.finish_reason is not None
+        if seen.complete or (seen.finish_reason is not None and seen.has_usage):
+            return True
+        return seen.finish_reason is not None and self._read_by == _here()
 
     def _fold(self, call: Call, at: float) -> None:
         """Parse what is held, of which the last came `at`."""
@@ -138,8 +180,9 @@ class Tap:
                 for payload in events.feed(body) + events.close():
                     _fold_one(call.route, payload, answer)
             elif is_json and body:
-                answer.complete = True
-                call.route.read(json.loads(body), answer)
+                with suppress(ValueError):  # half of a document that was left early
+                    call.route.read(json.loads(body), answer)
+                    answer.complete = True
 
         return read
 
@@ -165,12 +208,16 @@ def _fold_one(route: Route, payload: bytes, answer: Answer) -> Any:
 def _tapped(kind: type[Any]) -> type[Any]:
     """`kind` with its reading methods observed; by name and module it is still `kind`."""
 
+    # Not super(): by the time a method runs, the response may have its own class back.
     class Tapped(kind):  # type: ignore[misc] # the class is only known at run time
         def iter_bytes(self, *args: Any, **kwargs: Any) -> Iterator[bytes]:
-            watched: Tap = self.__dict__[_KEY]
+            watched: Tap | None = self.__dict__.get(_KEY)
+            if watched is None:  # closed before it was read
+                yield from kind.iter_bytes(self, *args, **kwargs)
+                return
             watched.busy = watching = True
             try:
-                for chunk in super().iter_bytes(*args, **kwargs):
+                for chunk in kind.iter_bytes(self, *args, **kwargs):
                     watched.busy = False
                     watching = _watching(watched.fed, chunk) is not False if watching else watched.keep(chunk)
                     yield chunk
@@ -183,10 +230,14 @@ def _tapped(kind: type[Any]) -> type[Any]:
             _watching(_ended_whole, self, watched)
 
         async def aiter_bytes(self, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
-            watched: Tap = self.__dict__[_KEY]
+            watched: Tap | None = self.__dict__.get(_KEY)
+            if watched is None:  # closed before it was read
+                async for chunk in kind.aiter_bytes(self, *args, **kwargs):
+                    yield chunk
+                return
             watched.busy = watching = True
             try:
-                async for chunk in super().aiter_bytes(*args, **kwargs):
+                async for chunk in kind.aiter_bytes(self, *args, **kwargs):
                     watched.busy = False
                     watching = _watching(watched.fed, chunk) is not False if watching else watched.keep(chunk)
                     yield chunk
@@ -200,13 +251,13 @@ def _tapped(kind: type[Any]) -> type[Any]:
 
         def close(self) -> None:
             try:
-                super().close()
+                kind.close(self)
             finally:
                 _watching(_ended_by_close, self)
 
         async def aclose(self) -> None:
             try:
-                await super().aclose()
+                await kind.aclose(self)
             finally:
                 _watching(_ended_by_close, self)
 
@@ -228,9 +279,9 @@ def _ended_whole(response: Any, watched: Tap) -> None:
 
 
 def _ended_by_close(response: Any) -> None:
-    watched: Tap = response.__dict__[_KEY]
+    watched: Tap | None = response.__dict__.get(_KEY)
     # While a read is under way the close is the client's own; the read tells how it ended.
-    if not watched.busy:
+    if watched is not None and not watched.busy:
         watched.ended()
         _restore(response)
 

@@ -7,7 +7,6 @@ The connections are left as they are; what they parse is looked at on its way to
 from __future__ import annotations
 
 import functools
-import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -20,21 +19,18 @@ from ._answer import Route, pick, text
 from ._call import Call
 from ._openai_routes import DECISION, RESPONSE
 from ._origin import origin
+from ._patch import Patch, Target
 
-_MODULES: Final = tuple(
-    f"openai.resources.{name}"
-    for name in (
-        "realtime.realtime",
-        "realtime.translations.translations",
-        "responses.responses",
-        "live.live",
-        "live.sideband",
-        "live.forks",
-        "beta.realtime.realtime",
-        "beta.responses.responses",
-    )
+_CONNECTIONS: Final = (
+    ("realtime.realtime", "RealtimeConnection"),
+    ("realtime.translations.translations", "TranslationsConnection"),
+    ("responses.responses", "ResponsesConnection"),
+    ("live.live", "LiveConnection"),
+    ("live.sideband", "SidebandConnection"),
+    ("live.forks", "ForksConnection"),
+    ("beta.realtime.realtime", "RealtimeConnection"),
+    ("beta.responses.responses", "ResponsesConnection"),
 )
-_METHOD: Final = "parse_event"
 _ENDS: Final = ("response.done", "response.completed", "response.incomplete", "response.failed")
 _DEFAULT_URL: Final = "https://api.openai.com/v1"
 
@@ -45,47 +41,15 @@ _watching: Final = Guard("watching a WebSocket")
 _sessions: Final[weakref.WeakKeyDictionary[Any, _Session]] = weakref.WeakKeyDictionary()
 
 
-class WebSockets:
-    """The wrappers around `parse_event` of the connection classes, in modules imported now or later."""
+class _Connections(Patch):
+    """The connection classes of one module, which the library imports when it is first used."""
 
-    def __init__(self) -> None:
-        self._wanted = False
-        self._awaited: set[str] = set()
-        self._replaced: list[tuple[type[Any], Any, Any]] = []
+    def __init__(self, module: str, name: str) -> None:
+        module = f"openai.resources.{module}"
+        targets = (Target(module, kind, "parse_event", is_async=False) for kind in (name, f"Async{name}"))
+        super().__init__(module, "openai", tuple(targets), required=False)
 
-    def install(self) -> None:
-        """Idempotent."""
-        self._wanted = True
-        for name in _MODULES:
-            if name in sys.modules:
-                self._attach(sys.modules[name])
-            elif name not in self._awaited:
-                from wrapt import register_post_import_hook
-
-                self._awaited.add(name)
-                register_post_import_hook(self._imported, name)
-
-    def remove(self) -> None:
-        self._wanted = False
-        while self._replaced:
-            owner, original, wrapper = self._replaced.pop()
-            if owner.__dict__.get(_METHOD) is wrapper:
-                setattr(owner, _METHOD, original)
-
-    def _imported(self, module: Any) -> None:
-        if self._wanted:
-            _watching(self._attach, module)
-
-    def _attach(self, module: Any) -> None:
-        ours = {id(wrapper) for *_, wrapper in self._replaced}
-        for owner in list(vars(module).values()):
-            original = vars(owner).get(_METHOD) if isinstance(owner, type) else None
-            if original is not None and id(original) not in ours:
-                wrapper = self._wrapper(original)
-                setattr(owner, _METHOD, wrapper)
-                self._replaced.append((owner, original, wrapper))
-
-    def _wrapper(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrapper(self, original: Callable[..., Any], *, is_async: bool) -> Any:  # noqa: ARG002 - none is
         @functools.wraps(original)
         def parse_event(connection: Any, *args: Any, **kwargs: Any) -> Any:
             event = original(connection, *args, **kwargs)
@@ -94,6 +58,9 @@ class WebSockets:
             return event
 
         return parse_event
+
+
+WEBSOCKETS: Final = tuple(_Connections(module, name) for module, name in _CONNECTIONS)
 
 
 def _note(connection: Any, event: Any) -> None:

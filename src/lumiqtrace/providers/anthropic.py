@@ -92,6 +92,8 @@ def _read_error(body: Any, answer: Answer) -> None:
 
 def _read_block(block: Any, answer: Answer) -> None:
     """A piece of the content: `tool_use`, `server_tool_use` and `mcp_tool_use` name their tool."""
+    if block is None:
+        return
     kind = text(pick(block, "type")) or ""
     if kind == "text":
         answer.said(pick(block, "text"))
@@ -113,21 +115,24 @@ def _read_message(body: Any, answer: Answer) -> None:
 
 def _fold_message(event: Any, answer: Answer) -> None:
     """By the fields an event has, not its type: some gateways say the type in the event's name alone."""
-    _read_message(pick(event, "message"), answer)
-    _read_block(pick(event, "content_block"), answer)
-    delta = pick(event, "delta")
-    answer.said(pick(delta, "text"))
-    answer.finish_reason = text(pick(delta, "stop_reason")) or answer.finish_reason
-    _read_usage(pick(event, "usage"), answer)
-    _read_error(event, answer)
-    if pick(event, "type") == "message_stop":
+    own = fields(event)
+    delta = fields(own.get("delta"))
+    if delta:
+        answer.said(delta.get("text"))
+        answer.finish_reason = text(delta.get("stop_reason")) or answer.finish_reason
+    if "message" in own:
+        _read_message(own["message"], answer)
+    _read_block(own.get("content_block"), answer)
+    _read_usage(own.get("usage"), answer)
+    _read_error(own, answer)
+    if own.get("type") == "message_stop":
         answer.complete = True
 
 
 def _message_begins(event: Any) -> bool:
     """Text, thinking or a tool's input; the start of a tool call too, for it brings the tool's name."""
-    delta = pick(event, "delta")
-    if any(pick(delta, key) for key in ("text", "thinking", "partial_json")):
+    delta = fields(pick(event, "delta"))
+    if any(delta.get(key) for key in ("text", "thinking", "partial_json")):
         return True
     block = pick(event, "content_block")
     kind = text(pick(block, "type")) or ""

@@ -14,7 +14,7 @@ from ._origin import origin
 from ._stainless import StainlessInstrumentation
 from ._stream_usage import asking, asking_async
 from ._tap import settle
-from ._websocket import WebSockets
+from ._websocket import WEBSOCKETS
 
 T = TypeVar("T")
 
@@ -25,7 +25,6 @@ class _OpenAI(StainlessInstrumentation):
 
 
 _instrumentation: Final = _OpenAI("openai", route_of, origin)
-_websockets: Final = WebSockets()
 
 
 def patch_openai() -> None:
@@ -36,13 +35,15 @@ def patch_openai() -> None:
     """
     before_flush(settle)
     _instrumentation.install()
-    _websockets.install()
+    for connections in WEBSOCKETS:
+        connections.install()
 
 
 def unpatch_openai() -> None:
     """Put the library's own methods back. Calls under way are still recorded, but for WebSockets."""
     _instrumentation.remove()
-    _websockets.remove()
+    for connections in WEBSOCKETS:
+        connections.remove()
 
 
 def wrap_openai(client: T) -> T:
