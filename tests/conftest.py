@@ -14,9 +14,7 @@ from lumiqtrace import _client
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from backend import Backend, running
-
-KEY = "lqt_" + "ab12" * 16
+from backend import KEY, Backend, running
 
 
 @pytest.fixture(autouse=True)

@@ -13,12 +13,11 @@ import threading
 
 import openai
 import pytest
+from backend import KEY
 from test_openai import CHAT, STREAM, Served, hx, reply, streamed
 
 import lumiqtrace
 from lumiqtrace import _client
-
-KEY = "lqt_" + "ab12" * 16
 
 
 def run(code, backend, **options):

@@ -12,14 +12,12 @@ import time
 import zlib
 
 import pytest
-from backend import Answer
+from backend import KEY, Answer
 from test_encode import make
 
 import lumiqtrace
 from lumiqtrace._exporter import Exporter
 from lumiqtrace._transport import HttpTransport, Reply, TransportError
-
-KEY = "lqt_" + "ab12" * 16
 
 
 class Note:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from conftest import KEY
+from backend import KEY
 from hypothesis import given
 from hypothesis import strategies as st
 from test_encode import make

@@ -8,13 +8,12 @@ import time
 import httpx
 import pytest
 import respx
-from backend import Answer, Backend, running
+from backend import KEY, Answer, Backend, running
 
 from lumiqtrace import LumiqConfig, _transport
 from lumiqtrace._encode import compress
 from lumiqtrace._transport import HttpTransport, TransportError
 
-KEY = "lqt_" + "ab12" * 16
 BODY = compress([b'{"a":1}'])
 
 
