@@ -205,13 +205,15 @@ def test_a_redirect_is_given_up(exporters):
 
 def test_a_refused_key_is_said_once_and_the_events_are_kept(exporters, caplog):
     wire = Wire(Reply(401, {}))
-    exporter = exporters(wire)
+    exporter = exporters(wire, on_error=lambda _message: said.set())
+    said = threading.Event()
     with caplog.at_level(logging.WARNING, "lumiqtrace"):
         for number in range(5):
             submit(exporter, 1, start=number)
             started = time.monotonic()
             assert not exporter.flush(30)
             assert time.monotonic() - started < 10, "a flush does not wait for what cannot happen"
+        assert said.wait(10)
     assert len(wire.sent) == 1
     assert len([r for r in caplog.records if "API key" in r.message]) == 1
     assert exporter.stats().queued == 5

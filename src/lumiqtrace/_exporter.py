@@ -303,6 +303,9 @@ class Exporter:
             outcome, reply = self._send(batch, timeout)
         with outbox.lock:
             outbox.settle(batch, outcome, reply)
+        # Before the flushes go on, so that who is told False finds the reason in the log.
+        outbox.speak()
+        with outbox.lock:
             outbox.lock.notify_all()
 
     def _send(self, batch: Batch, timeout: float) -> tuple[Outcome, Reply | None]:
