@@ -76,7 +76,7 @@ def facts(event):
 
 
 @pytest.mark.parametrize(("provider", "mode", "style"), CASES)
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore")  # of the clients, about what was recorded long ago
 def test_every_recording_gives_its_event(kept, replay, provider, mode, style, capsys):
     recordings = {}
     for recording in replay.load(provider):

@@ -29,7 +29,7 @@ def shape(spans: list[StoredSpan]) -> Any:
     def reduced(nodes: list[dict[str, Any]]) -> list[Any]:
         return [[node["n"], reduced(node["children"])] for node in nodes]
 
-    return reduced(json.loads(tree_json(spans)))
+    return reduced(json.loads(b"".join(tree_json(spans))))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_span_is_a_root_only_for_a_reason(pairs: list[tuple[str, str | None]])
 @pytest.mark.parametrize("depth", [5_000, 100_000])
 def test_a_chain_of_any_depth_is_written_whole(depth: int) -> None:
     spans = numbered(*[(f"s{n}", f"s{n - 1}" if n else None) for n in range(depth)])
-    text = tree_json(spans)
+    text = b"".join(tree_json(spans))
     order = [int(number) for number in re.findall(rb'"n": (\d+)', text)]
     assert order == list(range(depth))
     assert text.endswith(b'"children":[' + b"]}" * depth + b"]")

@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .early import CloseAfterEarlyAnswer
 from .ingest import Ingest
 from .limits import RateLimit
 from .storage.base import Store
@@ -53,7 +54,7 @@ def create_app(
             Route("/v1/traces/{trace_id:anything}", Traces(store).get),
             Route("/healthz", health),
         ],
-        middleware=[Middleware(_InternalErrors)],
+        middleware=[Middleware(CloseAfterEarlyAnswer), Middleware(_InternalErrors)],
         exception_handlers={HTTPException: _error},
         lifespan=lifespan,
     )

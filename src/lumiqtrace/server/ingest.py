@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse
 from lumiqtrace._event import MAX_EVENTS_PER_BATCH
 
 from .auth import project_of_writer
-from .body import read_body
+from .body import HeldBytes, read_body
 from .errors import QuotaExceededError, StorageError
 from .limits import RateLimit
 from .lines import BadLineError, numbered_lines, parse_line
@@ -33,20 +33,25 @@ class Ingest:
     store: Store
     monthly_events: int | None = None
     rate: RateLimit = field(default_factory=lambda: RateLimit(None))
+    held: HeldBytes = field(default_factory=HeldBytes)
 
     async def post(self, request: Request) -> JSONResponse:
         """202 `{"accepted": n}`, with `errors` when lines were bad; 400 with `errors` when all were."""
         project, key = project_of_writer(request, self.store)
         if refusal := self.store.refusal():
             raise _retry_later(refusal)
-        lines = _count_checked(await read_body(request))
-        self._check_rate(key)
-        events, errors = _parse(lines)
+        events, errors = await self._read(request, key)
         if not events:
             return _nothing_valid(errors)
         await self._store_durably(project, events)
         answer: dict[str, Any] = {"accepted": len(events)}
         return JSONResponse(answer | {"errors": errors} if errors else answer, 202)
+
+    async def _read(self, request: Request, key: bytes) -> tuple[list[NewEvent], list[dict[str, Any]]]:
+        # A function of its own lets go of the body before the wait for the disk.
+        lines = _count_checked(await read_body(request, self.held))
+        self._check_rate(key)
+        return _parse(lines)
 
     def _check_rate(self, key: bytes) -> None:
         if wait := self.rate.wait(key):

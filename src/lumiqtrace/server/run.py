@@ -2,6 +2,12 @@
 
 A stop is graceful: requests under way are answered, what was accepted is committed. The secrets of a new
 data folder's project are printed once, and never again.
+
+Bounded are: what one request may send and for how long, what all bodies hold while they are read, and what
+waits for the disk. Not bounded are: the number of connections, how long one may take over its request's
+head, and how slowly a trace may be taken, which is held in memory until then. uvicorn has no time limit for
+a head, and its `limit_concurrency` counts unfinished heads without closing them, so it would only refuse
+others sooner. Where strangers can connect, a reverse proxy with such limits belongs in front.
 """
 
 from __future__ import annotations

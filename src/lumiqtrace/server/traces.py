@@ -6,15 +6,19 @@ parents never sent - every event is in the tree exactly once. Nothing here recur
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import StreamingResponse
 
 from .auth import project_of_reader
 from .storage.base import Store, StoredSpan
+
+# Each piece costs a change of threads, and each answer under way holds a few of them.
+_PIECE_BYTES: Final = 256 * 1024
 
 
 class Traces:
@@ -23,18 +27,14 @@ class Traces:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def get(self, request: Request) -> Response:
+    async def get(self, request: Request) -> StreamingResponse:
         """200 with the array of root spans; 404 when the project has no such trace."""
         project = project_of_reader(request, self._store)
         # A long trace takes a while to read and to write out; ingest goes on meanwhile.
-        body = await run_in_threadpool(self._read, project, request.path_params["trace_id"])
-        return Response(body, media_type="application/json")
-
-    def _read(self, project: str, trace_id: str) -> bytes:
-        spans = self._store.trace(project, trace_id)
+        spans = await run_in_threadpool(self._store.trace, project, request.path_params["trace_id"])
         if not spans:
             raise HTTPException(404, "Trace not found")
-        return tree_json(spans)
+        return StreamingResponse(tree_json(spans), media_type="application/json")
 
 
 def tree(spans: Sequence[StoredSpan]) -> tuple[list[int], list[list[int]]]:
@@ -76,22 +76,32 @@ def _first_of_cycle(parents: list[int | None], member: int) -> int:
     return first
 
 
-def tree_json(spans: Sequence[StoredSpan]) -> bytes:
-    """The array of root spans, each the event as stored plus `children`, nested."""
+def tree_json(spans: Sequence[StoredSpan]) -> Iterator[bytes]:
+    """The array of root spans, each the event as stored plus `children`, nested; in pieces to be joined."""
+    piece = bytearray()
+    for token in _tokens(spans):
+        piece += token
+        if len(piece) >= _PIECE_BYTES:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece)
+
+
+def _tokens(spans: Sequence[StoredSpan]) -> Iterator[bytes]:
     roots, children = tree(spans)
-    written = [b"["]
+    yield b"["
     # What is still to be written, the next at the end: spans by index, punctuation as it is.
     pending: list[int | bytes] = [b"]"]
     _push_siblings(pending, roots)
     while pending:
         item = pending.pop()
         if isinstance(item, bytes):
-            written.append(item)
+            yield item
             continue
-        written += (spans[item].body[:-1], b',"children":[')
+        yield spans[item].body[:-1]
+        yield b',"children":['
         pending.append(b"]}")
         _push_siblings(pending, children[item])
-    return b"".join(written)
 
 
 def _push_siblings(pending: list[int | bytes], siblings: Sequence[int]) -> None:
