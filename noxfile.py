@@ -24,6 +24,7 @@ TESTS = [
     "tests/test_websocket.py",
     "tests/test_anthropic.py",
     "tests/test_google.py",
+    "tests/test_google_live.py",
 ]
 
 
@@ -33,3 +34,13 @@ def providers(session: nox.Session, clients: str) -> None:
     """The provider tests with the clients of one time."""
     session.install("-q", "-e", ".", "pytest", "pytest-timeout", "hypothesis", *CLIENTS[clients])
     session.run("python", "-m", "pytest", "-q", *TESTS, *session.posargs)
+
+
+@nox.session
+def frameworks(session: nox.Session) -> None:
+    """One event a call under the frameworks that call the clients for their users."""
+    session.install("-q", "-e", ".[openai,anthropic,server]", "pytest", "pytest-timeout", "hypothesis")
+    session.install(
+        "-q", "langchain-openai", "llama-index-llms-openai", "litellm", "instructor", "openai-agents", "pydantic-ai"
+    )  # fmt: skip
+    session.run("python", "-m", "pytest", "-q", "tests/frameworks", *session.posargs)

@@ -42,14 +42,15 @@ def settle_turns(client: Client, final: bool) -> None:
 
 
 class _Turn:
-    """The response under way in one session."""
+    """The response under way in one session, and the next, where that was asked for already."""
 
-    __slots__ = ("__weakref__", "_asked", "_call", "_last", "_model", "_url")
+    __slots__ = ("__weakref__", "_asked", "_call", "_last", "_model", "_next", "_url")
 
     def __init__(self, url: Any) -> None:
         self._model: str | None = None
         self._url = url
         self._call: Call | None = None
+        self._next: Call | None = None
         self._last = 0.0
         self._asked = False
         _open.add(self)
@@ -57,57 +58,62 @@ class _Turn:
     def named(self, model: str) -> None:
         self._model = model.rpartition("/")[2]
 
+    def is_of(self, client: Client) -> bool:
+        return self._call is not None and self._call.client is client
+
     def sent(self, prompt: Any) -> None:
         """The application asked for something. What it adds meanwhile belongs to the response under way."""
-        self.settle(final=False)
         if self._call is None:
-            self._begin(canonical(prompt))
+            self._call = self._begin(canonical(prompt))
+            self._asked = True
+        elif self._call.answer.complete and self._next is None:
+            self._next = self._begin(canonical(prompt))
 
     def received(self, message: Any) -> None:
-        self._last = time.perf_counter()
-        usage = pick(message, "usage_metadata")
-        if usage is None and (self._call is not None and self._call.answer.complete):
-            self.settle(final=False)
-        if self._call is None:
-            if not LIVE_TURN.begins(message):
-                return
-            self._begin(None)
-        call = self._call
-        assert call is not None
-        if self._asked and call.awaits_output and LIVE_TURN.begins(message):
-            call.first_output(self._last)
-        LIVE_TURN.fold(message, call.answer)
+        at = time.perf_counter()
+        begins = LIVE_TURN.begins(message)
         # Usage may come in a message of its own, behind the last word.
+        if begins or pick(message, "usage_metadata") is None:
+            self.settle(final=False)
+        if self._call is None and begins:
+            self._call = self._begin(None)
+            self._asked = False
+        call = self._call
+        if call is None:
+            return
+        self._last = at
+        if begins and self._asked:
+            call.first_output(at)
+        LIVE_TURN.fold(message, call.answer)
         if call.answer.complete and call.answer.has_usage:
             self._end()
 
     def failed(self, error: BaseException) -> None:
+        self.settle(final=False)
         call, self._call = self._call, None
         if call is not None:
             call.raised(error)
 
-    def is_of(self, client: Client) -> bool:
-        return self._call is not None and self._call.client is client
-
     def settle(self, *, final: bool) -> None:
-        call = self._call
-        if call is not None and (final or call.answer.complete):
+        """End what is complete; all where it is `final`."""
+        while self._call is not None and (final or self._call.answer.complete):
             self._end()
 
-    def _begin(self, prompt: str | None) -> None:
+    def _begin(self, prompt: str | None) -> Call | None:
         recorder = default_client()
-        if recorder.recording:
-            self._asked = prompt is not None
-            self._last = time.perf_counter()
-            body = {"model": self._model, "stream": True, "prompt": prompt}
-            self._call = Call(recorder, LIVE_TURN, body, self._url, origin)
+        if not recorder.recording:
+            return None
+        body = {"model": self._model, "stream": True, "prompt": prompt}
+        return Call(recorder, LIVE_TURN, body, self._url, origin)
 
     def _end(self) -> None:
-        call, self._call = self._call, None
+        call, self._call, self._next = self._call, self._next, None
+        self._asked = True
         if call is not None:
             call.answered_later(_nothing_more, 0, self._last)
 
     def __del__(self) -> None:
+        _watching(self._end)
         _watching(self._end)
 
 
@@ -125,7 +131,8 @@ def _turn(session: Any) -> _Turn:
 
 def _note_prompt(session: Any, arguments: dict[str, Any]) -> None:
     asked = {name: arguments[name] for name in _PROMPTS if arguments.get(name) is not None}
-    if asked:
+    # Turns that are not complete only add to the context.
+    if asked and arguments.get("turn_complete") is not False:
         _turn(session).sent(asked)
 
 

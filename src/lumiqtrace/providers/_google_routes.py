@@ -71,13 +71,18 @@ def _read_usage(told: Any, answer: Answer) -> None:
     for details, names in _MODALITIES:
         found = dict.fromkeys(names.values(), 0)
         for entry in (entry for key in details for entry in each(pick(usage, key))):
-            name = names.get(str(text(pick(entry, "modality")) or "").upper())
+            name = names.get((_word(pick(entry, "modality")) or "").upper())
             if name is not None:
                 found[name] += first_count(entry, _TOKENS)
         for name, tokens in found.items():
             setattr(answer.usage, name, tokens)
     tier = pick(usage, "serviceTier") or pick(usage, "service_tier")
-    answer.usage.service_tier = text(tier) or answer.usage.service_tier
+    answer.usage.service_tier = _word(tier) or answer.usage.service_tier
+
+
+def _word(value: Any) -> str | None:
+    """A word of a fixed set: JSON has it as text, the library's objects as an enumeration's member."""
+    return text(getattr(value, "value", value))
 
 
 # ---- generate content --------------------------------------------------------------------------------
@@ -212,7 +217,7 @@ def _read_message(message: Any, answer: Answer) -> None:
         _read_part(part, answer)
     for call in each(pick(message, "tool_call", "function_calls")):
         answer.used(pick(call, "name"))
-    answer.finish_reason = text(pick(content, "turn_complete_reason")) or answer.finish_reason
+    answer.finish_reason = _word(pick(content, "turn_complete_reason")) or answer.finish_reason
     answer.complete = answer.complete or _message_ends(message)
 
 
