@@ -36,11 +36,19 @@ def providers(session: nox.Session, clients: str) -> None:
     session.run("python", "-m", "pytest", "-q", *TESTS, *session.posargs)
 
 
+FRAMEWORKS = [
+    "langchain-openai",
+    "llama-index-llms-openai",
+    "litellm",
+    "instructor",
+    "openai-agents",
+    "pydantic-ai",
+]
+
+
 @nox.session
 def frameworks(session: nox.Session) -> None:
     """One event a call under the frameworks that call the clients for their users."""
     session.install("-q", "-e", ".[openai,anthropic,server]", "pytest", "pytest-timeout", "hypothesis")
-    session.install(
-        "-q", "langchain-openai", "llama-index-llms-openai", "litellm", "instructor", "openai-agents", "pydantic-ai"
-    )  # fmt: skip
+    session.install("-q", *FRAMEWORKS)
     session.run("python", "-m", "pytest", "-q", "tests/frameworks", *session.posargs)
