@@ -47,8 +47,10 @@ FRAMEWORKS = [
 
 
 @nox.session
-def frameworks(session: nox.Session) -> None:
-    """One event a call under the frameworks that call the clients for their users."""
-    session.install("-q", "-e", ".[openai,anthropic,server]", "pytest", "pytest-timeout", "hypothesis")
-    session.install("-q", *FRAMEWORKS)
+@nox.parametrize("framework", [nox.param(name, id=name) for name in FRAMEWORKS])
+def frameworks(session: nox.Session, framework: str) -> None:
+    """One event a call under a framework that calls the clients for its users; each wants its own versions."""
+    session.install(
+        "-q", "-e", ".[openai,anthropic,server]", "pytest", "pytest-timeout", "hypothesis", framework
+    )
     session.run("python", "-m", "pytest", "-q", "tests/frameworks", *session.posargs)
