@@ -49,7 +49,7 @@ FRAMEWORKS = [
 @nox.session
 @nox.parametrize("framework", [nox.param(name, id=name) for name in FRAMEWORKS])
 def frameworks(session: nox.Session, framework: str) -> None:
-    """One event a call under a framework that calls the clients for its users; each wants its own versions."""
+    """One event a call under a framework that calls the clients for its users."""
     session.install(
         "-q", "-e", ".[openai,anthropic,server]", "pytest", "pytest-timeout", "hypothesis", framework
     )
