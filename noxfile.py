@@ -23,6 +23,7 @@ TESTS = [
     "tests/test_stream_usage.py",
     "tests/test_websocket.py",
     "tests/test_anthropic.py",
+    "tests/test_prompt.py",
     "tests/test_google.py",
     "tests/test_google_live.py",
 ]

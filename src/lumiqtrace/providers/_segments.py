@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from typing import Any
+from typing import Any, Final
 
 from .._guard import Guard
 from ._call import Call
 from ._sse import EventStream
 from ._tap import Tap
 
-_watching = Guard("watching a streamed answer")
+_watching: Final = Guard("watching a streamed answer")
 
 
 def watched(call: Call, source: Any) -> Any:
@@ -24,32 +24,22 @@ def watched(call: Call, source: Any) -> Any:
     return _AsyncSegments(call, source) if hasattr(source, "__anext__") else _Segments(call, source)
 
 
-class _Notes:
-    """What passed, kept by a tap. Made when the request is on its way."""
+def _passed(tap: Tap, piece: Any, fold: bool) -> bool:
+    """Keep a piece as an event of the stream it came from; a dict, which may change, is written out.
 
-    __slots__ = ("_fold", "_tap")
+    Gives whether the next is to be folded at once, as `fold` says of this one.
+    """
+    body = getattr(piece, "body", piece)
+    if not isinstance(body, str):
+        body = json.dumps(body)
+    event = b"data: %b\n\n" % body.encode("utf-8", "surrogatepass")
+    return tap.fed(event) if fold else tap.keep(event)
 
-    def __init__(self, call: Call) -> None:
-        self._tap = Tap(call, EventStream(), is_json=False)
-        self._fold = True
 
-    def waiting(self, *, busy: bool) -> None:
-        self._tap.busy = busy
-
-    def passed(self, piece: Any) -> None:
-        """Keep a piece as an event of the stream it came from; a dict, which may change, is written out."""
-        body = getattr(piece, "body", piece)
-        text = body if isinstance(body, str) else json.dumps(body)
-        event = b"data: %b\n\n" % text.encode("utf-8", "surrogatepass")
-        self._fold = self._tap.fed(event) if self._fold else self._tap.keep(event)
-
-    def ended(self, error: BaseException) -> None:
-        # GeneratorExit is how a reader that lost interest looks from here, not a failure.
-        complete = isinstance(error, StopIteration | StopAsyncIteration)
-        self._tap.ended(None if complete or isinstance(error, GeneratorExit) else error, complete=complete)
-
-    def left(self) -> None:
-        self._tap.ended()
+def _ended(tap: Tap, error: BaseException) -> None:
+    # GeneratorExit is how a reader that lost interest looks from here, not a failure.
+    complete = isinstance(error, StopIteration | StopAsyncIteration)
+    tap.ended(None if complete or isinstance(error, GeneratorExit) else error, complete=complete)
 
 
 class _Segments(Generator[Any, Any, Any]):
@@ -58,7 +48,8 @@ class _Segments(Generator[Any, Any, Any]):
     def __init__(self, call: Call, source: Generator[Any, Any, Any]) -> None:
         self._call = call
         self._source = source
-        self._notes: _Notes | None = None
+        self._tap: Tap | None = None
+        self._fold: bool | None = True
 
     def __next__(self) -> Any:
         return self._advance(self._source.__next__)
@@ -71,22 +62,22 @@ class _Segments(Generator[Any, Any, Any]):
 
     def close(self) -> None:
         self._source.close()
-        if self._notes is not None:
-            _watching(self._notes.left)
+        if self._tap is not None:
+            _watching(self._tap.ended)
 
     def _advance(self, step: Callable[..., Any], *args: Any) -> Any:
-        notes = self._notes
-        if notes is None:
-            notes = self._notes = _Notes(self._call)
-        notes.waiting(busy=True)
+        tap = self._tap
+        if tap is None:
+            tap = self._tap = Tap(self._call, EventStream(), is_json=False)
+        tap.busy = True
         try:
             piece = step(*args)
         except BaseException as error:
-            notes.waiting(busy=False)
-            _watching(notes.ended, error)
+            tap.busy = False
+            _watching(_ended, tap, error)
             raise
-        notes.waiting(busy=False)
-        _watching(notes.passed, piece)
+        tap.busy = False
+        self._fold = _watching(_passed, tap, piece, self._fold)
         return piece
 
 
@@ -95,7 +86,8 @@ class _AsyncSegments(AsyncGenerator[Any, Any]):
 
     def __init__(self, call: Call, source: AsyncGenerator[Any, Any]) -> None:
         self._source = source
-        self._notes = _Notes(call)
+        self._tap = Tap(call, EventStream(), is_json=False)
+        self._fold: bool | None = True
 
     async def __anext__(self) -> Any:
         return await self._advance(self._source.__anext__())
@@ -108,17 +100,17 @@ class _AsyncSegments(AsyncGenerator[Any, Any]):
 
     async def aclose(self) -> None:
         await self._source.aclose()
-        _watching(self._notes.left)
+        _watching(self._tap.ended)
 
     async def _advance(self, step: Awaitable[Any]) -> Any:
-        notes = self._notes
-        notes.waiting(busy=True)
+        tap = self._tap
+        tap.busy = True
         try:
             piece = await step
         except BaseException as error:
-            notes.waiting(busy=False)
-            _watching(notes.ended, error)
+            tap.busy = False
+            _watching(_ended, tap, error)
             raise
-        notes.waiting(busy=False)
-        _watching(notes.passed, piece)
+        tap.busy = False
+        self._fold = _watching(_passed, tap, piece, self._fold)
         return piece
