@@ -399,6 +399,22 @@ def test_a_timeout(event, google, is_async):
     assert (found["status"], found["error_code"]) == ("timeout", "timeout")
 
 
+@pytest.mark.skipif(not hasattr(types, "HttpRetryOptions"), reason="this version does not retry")
+def test_retries_inside_the_client_are_one_event(event, google):
+    busy = {"error": {"code": 503, "status": "UNAVAILABLE", "message": "busy"}}
+    answers = iter([(busy, 503), (HELLO, 200)])
+
+    def answer_next(sent):
+        body, status = next(answers)
+        return reply(body, status)(sent)
+
+    google.answer = answer_next
+    made = google.client(http={"retry_options": {"attempts": 2, "initial_delay": 0.01, "jitter": 0}})
+    made.models.generate_content(model=MODEL, contents="a")
+    assert len(google.sent) == 2
+    assert event()["status"] == "success"
+
+
 def test_an_answer_that_is_no_json(event, google):
     google.answer = lambda _sent: Reply([b"<html>"])
     with pytest.raises(ValueError, match="Expecting value"):
@@ -688,6 +704,7 @@ ODD_BODIES = (
     {"candidates": [{"content": {"parts": [{}]}, "finishReason": None}]},
     {"usageMetadata": {"promptTokenCount": None}},
     {"usageMetadata": None, "promptFeedback": None},
+    {"usageMetadata": [7]},
     {"candidates": "none"},
     [],
     "text",

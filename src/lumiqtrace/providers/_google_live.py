@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from .._client import Client, default_client
 from .._guard import Guard
-from ._answer import Answer, pick
+from ._answer import Answer, Route, each, pick
 from ._call import Call
-from ._google_routes import LIVE_TURN, origin
+from ._google_routes import origin, read_part, read_usage, word
 from ._patch import Patch, Target
 from ._prompt import canonical
 
@@ -28,6 +28,43 @@ _SENDS: Final = ("send", "send_client_content", "send_realtime_input", "send_too
 
 _PROMPTS: Final = ("turns", "text", "function_responses", "input")
 """The arguments of those methods that ask for a response; audio and video flow all the time."""
+
+# ---- what a message says --------------------------------------------------------------------------
+
+
+def _read_message(message: Any, answer: Answer) -> None:
+    read_usage(pick(message, "usage_metadata"), answer)
+    content = pick(message, "server_content")
+    answer.said(pick(content, "output_transcription", "text"))
+    for part in each(pick(content, "model_turn", "parts")):
+        read_part(part, answer)
+    for call in each(pick(message, "tool_call", "function_calls")):
+        answer.used(pick(call, "name"))
+    answer.finish_reason = word(pick(content, "turn_complete_reason")) or answer.finish_reason
+    answer.complete = answer.complete or _message_ends(message)
+
+
+def _message_ends(message: Any) -> bool:
+    """A response ends with the model's turn, or where it waits for the results of tools."""
+    content = pick(message, "server_content")
+    return (
+        pick(message, "tool_call") is not None
+        or pick(content, "turn_complete") is True
+        or pick(content, "interaction_status") == "IDLE"
+    )
+
+
+def _message_begins(message: Any) -> bool:
+    return bool(
+        pick(message, "tool_call", "function_calls")
+        or pick(message, "server_content", "model_turn", "parts")
+        or pick(message, "server_content", "output_transcription", "text")
+    )
+
+
+_RESPONSE: Final = Route("chat", ("prompt",), _read_message, _read_message, _message_begins)
+
+# ---- a session's responses ------------------------------------------------------------------------
 
 _watching: Final = Guard("watching a live session")
 
@@ -66,12 +103,13 @@ class _Turn:
         if self._call is None:
             self._call = self._begin(canonical(prompt))
             self._asked = True
+            self._last = time.perf_counter()
         elif self._call.answer.complete and self._next is None:
             self._next = self._begin(canonical(prompt))
 
     def received(self, message: Any) -> None:
         at = time.perf_counter()
-        begins = LIVE_TURN.begins(message)
+        begins = _RESPONSE.begins(message)
         # Usage may come in a message of its own, behind the last word.
         if begins or pick(message, "usage_metadata") is None:
             self.settle(final=False)
@@ -84,7 +122,7 @@ class _Turn:
         self._last = at
         if begins and self._asked:
             call.first_output(at)
-        LIVE_TURN.fold(message, call.answer)
+        _RESPONSE.fold(message, call.answer)
         if call.answer.complete and call.answer.has_usage:
             self._end()
 
@@ -104,13 +142,14 @@ class _Turn:
         if not recorder.recording:
             return None
         body = {"model": self._model, "stream": True, "prompt": prompt}
-        return Call(recorder, LIVE_TURN, body, self._url, origin)
+        return Call(recorder, _RESPONSE, body, self._url, origin)
 
     def _end(self) -> None:
         call, self._call, self._next = self._call, self._next, None
+        at, self._last = self._last, time.perf_counter()
         self._asked = True
         if call is not None:
-            call.answered_later(_nothing_more, 0, self._last)
+            call.answered_later(_nothing_more, 0, at)
 
     def __del__(self) -> None:
         _watching(self._end)
@@ -154,6 +193,9 @@ class _Named:
 
 def _name_session(manager: Any, model: Any) -> None:
     manager.gen = _Named(manager.gen, model)
+
+
+# ---- the patch ------------------------------------------------------------------------------------
 
 
 class _Live(Patch):

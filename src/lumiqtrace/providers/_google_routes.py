@@ -1,7 +1,7 @@
 """Which requests of the `google-genai` library are model calls, and where their answers keep the facts.
 
-Three dialects say the same things: the REST API in camelCase, the objects of the Live API in snake_case,
-and the interactions API with names of its own. Every table below lists all spellings.
+Three dialects say the same things: the REST API in camelCase, the library's own objects (in Live sessions)
+in snake_case, and the interactions API with names of its own. The tables below list all spellings.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ _MODALITIES: Final = ((_INPUT_DETAILS, _IN), (_OUTPUT_DETAILS, _OUT), (_CACHED_D
 _TOKENS: Final = (("tokenCount",), ("token_count",), ("tokens",))
 
 
-def _read_usage(told: Any, answer: Answer) -> None:
+def read_usage(told: Any, answer: Answer) -> None:
     """Cumulative in a stream: each number replaces the one before; the last piece may leave some out."""
     if told is None:
         return
-    answer.has_usage = True
     usage = answer.reported
-    for name, value in (told if type(told) is dict else vars(told)).items():
+    for name, value in (told if type(told) is dict else getattr(told, "__dict__", {})).items():
         if value is not None:
             usage[name] = value
+    answer.has_usage = bool(usage)
     answer.input_tokens = first_count(usage, _INPUT) + first_count(usage, _TOOL_INPUT)
     # Thoughts are billed as output, and are not among the candidates' tokens.
     answer.output_tokens = first_count(usage, _OUTPUT) + first_count(usage, _THOUGHTS)
@@ -71,16 +71,16 @@ def _read_usage(told: Any, answer: Answer) -> None:
     for details, names in _MODALITIES:
         found = dict.fromkeys(names.values(), 0)
         for entry in (entry for key in details for entry in each(pick(usage, key))):
-            name = names.get((_word(pick(entry, "modality")) or "").upper())
+            name = names.get((word(pick(entry, "modality")) or "").upper())
             if name is not None:
                 found[name] += first_count(entry, _TOKENS)
         for name, tokens in found.items():
             setattr(answer.usage, name, tokens)
     tier = pick(usage, "serviceTier") or pick(usage, "service_tier")
-    answer.usage.service_tier = _word(tier) or answer.usage.service_tier
+    answer.usage.service_tier = word(tier) or answer.usage.service_tier
 
 
-def _word(value: Any) -> str | None:
+def word(value: Any) -> str | None:
     """A word of a fixed set: JSON has it as text, the library's objects as an enumeration's member."""
     return text(getattr(value, "value", value))
 
@@ -91,7 +91,7 @@ def _word(value: Any) -> str | None:
 def _read_generated(body: Any, answer: Answer) -> None:
     """An answer, or one piece of a streamed one: they have the same form."""
     answer.model = text(pick(body, "modelVersion")) or answer.model
-    _read_usage(pick(body, "usageMetadata"), answer)
+    read_usage(pick(body, "usageMetadata"), answer)
     # In a stream the first versions of the library pass over it.
     read_error(pick(body, "error"), answer)
     blocked = text(pick(body, "promptFeedback", "blockReason"))
@@ -100,10 +100,10 @@ def _read_generated(body: Any, answer: Answer) -> None:
         if not count(pick(candidate, "index")):
             answer.finish_reason = text(pick(candidate, "finishReason")) or answer.finish_reason
         for part in each(pick(candidate, "content", "parts")):
-            _read_part(part, answer)
+            read_part(part, answer)
 
 
-def _read_part(part: Any, answer: Answer) -> None:
+def read_part(part: Any, answer: Answer) -> None:
     if not pick(part, "thought"):
         answer.said(pick(part, "text"))
     answer.used(pick(part, "functionCall", "name") or pick(part, "function_call", "name"))
@@ -113,7 +113,7 @@ def _read_part(part: Any, answer: Answer) -> None:
 
 def _generated_begins(piece: Any) -> bool:
     return any(
-        part_begins(part)
+        _part_begins(part)
         for candidate in each(pick(piece, "candidates"))
         for part in each(pick(candidate, "content", "parts"))
     )
@@ -122,7 +122,7 @@ def _generated_begins(piece: Any) -> bool:
 _NO_OUTPUT: Final = ("thought", "thoughtSignature")
 
 
-def part_begins(part: Any) -> bool:
+def _part_begins(part: Any) -> bool:
     """Whether a part carries output: a text, a call, data; not an empty text or a signature alone."""
     return type(part) is dict and any(value for key, value in part.items() if key not in _NO_OUTPUT)
 
@@ -132,7 +132,7 @@ def part_begins(part: Any) -> bool:
 
 def _read_embedded(body: Any, answer: Answer) -> None:
     """Usage as everywhere, or, in the older API of Vertex, the tokens of each text."""
-    _read_usage(pick(body, "usageMetadata"), answer)
+    read_usage(pick(body, "usageMetadata"), answer)
     for prediction in each(pick(body, "predictions")):
         statistics = pick(prediction, "embeddings", "statistics")
         if statistics is not None:
@@ -141,7 +141,7 @@ def _read_embedded(body: Any, answer: Answer) -> None:
 
 
 def _read_predicted(body: Any, answer: Answer) -> None:
-    _read_usage(pick(body, "usageMetadata"), answer)
+    read_usage(pick(body, "usageMetadata"), answer)
 
 
 def _never_begins(_piece: Any) -> bool:
@@ -167,7 +167,7 @@ def _read_interaction(body: Any, answer: Answer) -> None:
 def _read_outcome(body: Any, answer: Answer) -> None:
     answer.model = text(pick(body, "model")) or text(pick(body, "agent")) or answer.model
     answer.usage.service_tier = text(pick(body, "service_tier")) or answer.usage.service_tier
-    _read_usage(pick(body, "usage"), answer)
+    read_usage(pick(body, "usage"), answer)
     status = text(pick(body, "status"))
     if status in ("failed", "cancelled"):
         answer.status = "error" if status == "failed" else status
@@ -206,39 +206,6 @@ def _fold_interaction(event: Any, answer: Answer) -> None:
             _read_tool(pick(event, name), answer)
 
 
-# A Live session's messages are the library's objects; its turns are read one message at a time.
-
-
-def _read_message(message: Any, answer: Answer) -> None:
-    _read_usage(pick(message, "usage_metadata"), answer)
-    content = pick(message, "server_content")
-    answer.said(pick(content, "output_transcription", "text"))
-    for part in each(pick(content, "model_turn", "parts")):
-        _read_part(part, answer)
-    for call in each(pick(message, "tool_call", "function_calls")):
-        answer.used(pick(call, "name"))
-    answer.finish_reason = _word(pick(content, "turn_complete_reason")) or answer.finish_reason
-    answer.complete = answer.complete or _message_ends(message)
-
-
-def _message_ends(message: Any) -> bool:
-    """A response ends with the model's turn, or where it waits for the results of tools."""
-    content = pick(message, "server_content")
-    return (
-        pick(message, "tool_call") is not None
-        or pick(content, "turn_complete") is True
-        or pick(content, "interaction_status") == "IDLE"
-    )
-
-
-def _message_begins(message: Any) -> bool:
-    return bool(
-        pick(message, "tool_call", "function_calls")
-        or pick(message, "server_content", "model_turn", "parts")
-        or pick(message, "server_content", "output_transcription", "text")
-    )
-
-
 def _interaction_begins(event: Any) -> bool:
     """A delta that is more than a signature, or the beginning of a tool's call."""
     delta = pick(event, "delta")
@@ -269,7 +236,7 @@ def http_status(number: Any) -> str:
 
 
 def _read_decision(body: Any, answer: Answer) -> None:
-    _read_usage(pick(body, "usage"), answer)
+    read_usage(pick(body, "usage"), answer)
     answer.finish_reason = text(pick(body, "prompt_feedback", "block_reason"))
     read_error(pick(body, "error"), answer)
 
@@ -287,7 +254,6 @@ _VIDEO: Final = Route("custom", ("instances",), _read_predicted, _read_predicted
 INTERACTION: Final = Route(
     "chat", ("input", "system_instruction"), _read_interaction, _fold_interaction, _interaction_begins
 )
-LIVE_TURN: Final = Route("chat", ("prompt",), _read_message, _read_message, _message_begins)
 DECISION: Final = Route("custom", ("input", "questions"), _read_decision, _read_decision, _never_begins)
 
 _ROUTES: Final = {

@@ -59,8 +59,10 @@ class _ApiClient(Instrumentation):
         found = route(path)
         if found is None:
             return None
+        row, model = found
         request = self.identify(args, kwargs)
-        row, model = _embedding(*found, request)
+        if _embeds(request):
+            row = EMBED
         options = _argument(args, kwargs, 3, "http_options")
         url = pick(options, "base_url") or pick(client, "_http_options", "base_url")
         body = {name: request[name] for name in row.prompt if name in request}
@@ -87,10 +89,10 @@ def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name
     return args[position] if len(args) > position else kwargs.get(name)
 
 
-def _embedding(row: Route, model: str, request: Any) -> tuple[Route, str]:
+def _embeds(request: Any) -> bool:
     """Vertex serves its older embedding models at the images' path; what they embed is called `content`."""
-    first = next(iter(each(pick(request, "instances"))), None)
-    return (EMBED if pick(first, "content") is not None else row), model
+    instances = each(pick(request, "instances"))
+    return bool(instances) and pick(instances[0], "content") is not None
 
 
 def _reader(row: Route, body: str) -> Any:
@@ -131,7 +133,7 @@ def patch_google() -> None:
 
 
 def unpatch_google() -> None:
-    """Put the library's own methods back. Calls under way are still recorded."""
+    """Put the library's own methods back. Calls under way are still recorded, but for Live sessions."""
     for part in _parts:
         part.remove()
 
