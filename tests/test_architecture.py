@@ -30,8 +30,10 @@ ARROWS: dict[str, set[str]] = {
     "_pricing": {"_config", "_event", "_guard", "_lifecycle"},
     "_transport": {"_config", "_lifecycle", "_redact", "_version"},
     "_outbox": {"_encode", "_event", "_guard", "_queue", "_retry", "_transport"},
+    "_pace": set(),
     "_exporter": {
-        "_config", "_encode", "_event", "_guard", "_outbox", "_pricing", "_queue", "_retry", "_transport",
+        "_config", "_encode", "_event", "_guard", "_outbox", "_pace", "_pricing", "_queue", "_retry",
+        "_transport",
     },
     "_client": {"_config", "_event", "_exporter", "_guard", "_lifecycle", "_queue", "_transport"},
     "_span": {"_client", "_context", "_encode", "_event", "_guard", "_redact"},

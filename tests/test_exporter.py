@@ -122,6 +122,24 @@ def test_a_full_batch_leaves_without_a_flush(exporters, backend):
     backend.wait_for(lambda: len(backend.events) == 10)
 
 
+def test_a_full_batch_leaves_after_a_burst_too(exporters, backend):
+    """A burst that the thread could not follow makes its wakes rarer; a batch does not wait for that."""
+    exporter = exporters(http(backend), batch_size=10, flush_interval=3600)
+    submit(exporter, 500)
+    assert exporter.flush(10)
+    submit(exporter, 10, start=500)
+    backend.wait_for(lambda: len(backend.events) == 510)
+
+
+def test_large_recordings_do_not_wait_for_a_full_batch(exporters, backend):
+    exporter = exporters(http(backend), batch_size=100, flush_interval=3600)
+    for number in range(2):
+        note = Note(number)
+        note.size = 3 * 1024 * 1024
+        exporter.submit(note)
+    backend.wait_for(lambda: len(backend.events) == 2)
+
+
 def test_a_lonely_event_leaves_after_the_interval(exporters, backend):
     exporter = exporters(http(backend), flush_interval=0.05)
     submit(exporter, 1)

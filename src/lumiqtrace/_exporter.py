@@ -21,6 +21,7 @@ from ._encode import encode
 from ._event import MAX_EVENTS_PER_BATCH, Recording
 from ._guard import Guard
 from ._outbox import MAX_BATCH_BYTES, Batch, Outbox
+from ._pace import Pace
 from ._pricing import Pricer
 from ._queue import EventQueue, Stats
 from ._retry import Outcome, Verdict, classify
@@ -33,7 +34,7 @@ MAX_WAIT: Final = 86_400.0
 """Seconds a flush waits at most, whatever it was told; a lock cannot wait for ever."""
 
 MAX_RAW_BYTES: Final = 4 * 1024 * 1024
-"""Bytes of recordings that are kept as they are while nothing can be sent."""
+"""Bytes of recordings that are kept as they are."""
 
 
 class Exporter:
@@ -53,8 +54,6 @@ class Exporter:
         rand: Callable[[], float] = random.random,
     ) -> None:
         self._transport = transport
-        self._batch_size = batch_size
-        self._interval = flush_interval
         self._clock = clock
         self._queue = EventQueue(max_queue_events, max_queue_bytes)
         self._outbox = Outbox(
@@ -79,14 +78,20 @@ class Exporter:
 
         # Touched by whoever runs _step, one at a time.
         self._stepping = threading.Lock()
-        self._waiting_since: float | None = None
+        self._pace = Pace(batch_size, flush_interval)
 
     # ---- what the application's threads call -------------------------------------------------------
 
     def submit(self, recording: Recording) -> None:
         """Queue one recording. Takes microseconds; does no I/O."""
-        waiting = self._queue.put(recording)
-        if (waiting >= self._batch_size or self._asleep or self._thread is None) and not self._nudged:
+        queue = self._queue
+        waiting = queue.put(recording)
+        if not self._nudged and (
+            waiting >= self._pace.wake_at
+            or queue.bytes > MAX_RAW_BYTES
+            or self._asleep
+            or self._thread is None
+        ):
             self._nudge()
 
     def flush(self, timeout: float) -> bool:
@@ -205,22 +210,18 @@ class Exporter:
             pass
         self._asleep = False
         self._nudged = False
+        if seconds != 0.0:
+            self._pace.woke(len(self._queue))
 
     def _until_due(self) -> float | None:
         """Seconds until there is something to do; None when only a new event can bring it."""
         now = self._clock()
         with self._outbox.lock:
-            waiting = len(self._queue)
-            if self._waiting_since is None and waiting:
-                self._waiting_since = now
+            due = self._pace.until_due(len(self._queue), now)
             blocked = max(0.0, self._outbox.retry_at - now)
             if blocked and not self._may_hurry():
                 return 0.0 if self._worth_compressing() else blocked
-            if self._outbox.head or self._batch_is_due(now):
-                return 0.0
-            if self._waiting_since is not None:
-                return max(0.0, self._waiting_since + self._interval - now)
-            return None
+            return 0.0 if self._outbox.head or self._must_cut(now) else due
 
     def _drain_here(self, target: int, deadline: float) -> None:
         """Deliver on the calling thread, for a process that cannot start one."""
@@ -251,7 +252,7 @@ class Exporter:
             while self._worth_compressing():
                 self._cut()
             return True
-        if outbox.head is None and self._batch_is_due(now):
+        if outbox.head is None and self._must_cut(now):
             self._cut()
         if (head := outbox.head) is not None:
             left = SEND_TIMEOUT if deadline is None else min(SEND_TIMEOUT, deadline - self._clock())
@@ -259,18 +260,17 @@ class Exporter:
         return True
 
     def _worth_compressing(self) -> bool:
-        """Whether to cut a batch that cannot be sent now: compressed it keeps a fifth of the memory."""
+        """Whether to cut a batch although it is not due: compressed it keeps a fifth of the memory."""
         return len(self._queue) >= MAX_EVENTS_PER_BATCH or (
             self._queue.bytes > MAX_RAW_BYTES and len(self._queue) > 0
         )
 
-    def _batch_is_due(self, now: float) -> bool:
+    def _must_cut(self, now: float) -> bool:
         waiting = len(self._queue)
-        since = self._waiting_since
-        return waiting > 0 and (
-            waiting >= self._batch_size
-            or self._outbox.settled < self._flush_to
-            or (since is not None and now >= since + self._interval)
+        return (
+            self._pace.is_due(waiting, now)
+            or (waiting > 0 and self._outbox.settled < self._flush_to)
+            or self._worth_compressing()
         )
 
     def _cut(self) -> None:
@@ -280,7 +280,7 @@ class Exporter:
             start = self._queue.removed
             taken = self._queue.take(MAX_EVENTS_PER_BATCH)
             outbox.encoding(len(taken))
-        self._waiting_since = self._clock() if len(self._queue) else None
+        self._pace.took(self._clock())
         built = (self._building(self._line, recording) for recording in taken)
         lines = [line for line in built if line is not None]
         with outbox.lock:

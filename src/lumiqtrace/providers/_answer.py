@@ -6,6 +6,7 @@ A route is one row of a provider's table: which operation its requests are, and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from .._event import Usage
@@ -16,7 +17,8 @@ class Answer:
 
     `complete` says that a stream's end was seen, whether or not it gave a reason. `status` is set where
     the answer itself tells of a failure. `spoken` is what the model wrote, piece by piece; None where
-    texts are not kept. `reported` is the usage as a provider told it, where it tells it in parts.
+    texts are not kept. `reported` is the usage as the provider told it; its numbers are worked out from it
+    once, by the route's `account`.
     """
 
     # Written out: a dataclass takes a millisecond of the import and twice the time at each call.
@@ -34,7 +36,6 @@ class Answer:
         "spoken",
         "status",
         "tools",
-        "usage",
     )
 
     def __init__(self, *, spoken: list[str] | None = None) -> None:
@@ -42,7 +43,6 @@ class Answer:
         self.input_tokens = 0
         self.output_tokens = 0
         self.cached_tokens = 0
-        self.usage = Usage()
         self.has_usage = False
         self.reported: dict[str, Any] = {}
         self.finish_reason: str | None = None
@@ -58,6 +58,15 @@ class Answer:
         if self.spoken is not None and isinstance(piece, str) and piece:
             self.spoken.append(piece)
 
+    def reports(self, usage: object) -> None:
+        """Keep what a usage object says. A stream may report in parts, whose later numbers replace."""
+        if usage is None:
+            return
+        for name, value in fields(usage).items():
+            if value is not None:
+                self.reported[name] = value if type(value) is int else _copied(value)
+                self.has_usage = True
+
     def used(self, tool: object) -> None:
         if isinstance(tool, str) and tool and tool not in self.tools:
             self.tools.append(tool)
@@ -67,14 +76,16 @@ class Route(NamedTuple):
     """How the calls to one path are read.
 
     `prompt` names the request's fields that hold the prompt; `read` takes a whole answer, `fold` one
-    event of a stream, `begins` says whether that event carries generated output.
+    event of a stream, `begins` says whether that event carries generated output. `account` turns the
+    usage that these kept into numbers: last, and not on the application's thread.
     """
 
     operation: str
     prompt: tuple[str, ...]
-    read: Callable[[Any, Answer], None]
-    fold: Callable[[Any, Answer], None]
+    read: Callable[[Any, Answer], object]
+    fold: Callable[[Any, Answer], object]
     begins: Callable[[Any], bool]
+    account: Callable[[Answer, Usage], None]
 
 
 def pick(node: Any, *path: str) -> Any:
@@ -117,6 +128,16 @@ def fields(node: Any) -> dict[str, Any]:
     own = getattr(node, "__dict__", _NOTHING)
     extra = getattr(node, "__pydantic_extra__", None)
     return {**own, **extra} if extra else own
+
+
+def _copied(value: Any) -> Any:
+    """A part of a usage object, as it is now: applications add up the objects that the clients gave them."""
+    kind = type(value)
+    if kind is list:
+        return [_copied(item) for item in value]
+    if kind is str or isinstance(value, Enum):
+        return value
+    return {name: _copied(item) for name, item in fields(value).items()} or value
 
 
 def each(node: Any) -> list[Any]:

@@ -16,13 +16,13 @@ from typing import Any, Final
 from .._client import Client, default_client
 from .._context import SpanContext, current
 from .._encode import MAX_PROMPT, cut, text_of
-from .._event import Event, iso_timestamp, new_event_id, new_span_id, new_trace_id
+from .._event import Event, Usage, iso_timestamp, new_event_id, new_span_id, new_trace_id
 from .._guard import Guard
 from .._redact import redact_text
 from .._span import shorten
-from ._answer import Answer, Route, pick, text
+from ._answer import Answer, Route, fields, text
 from ._failure import Failure, failure_of
-from ._prompt import canonical, snapshot, weight
+from ._prompt import canonical, snapshot
 
 _reading = Guard("reading an answer", limit=None)
 
@@ -36,9 +36,7 @@ class Call:
     """
 
     __slots__ = (
-        "_answer",
         "_began",
-        "_client",
         "_failure",
         "_origin",
         "_parent",
@@ -46,14 +44,16 @@ class Call:
         "_prompt",
         "_read",
         "_requested_model",
-        "_route",
         "_started",
-        "_streamed",
         "_ttft",
         "_url",
+        "answer",
+        "client",
         "latency",
         "request",
+        "route",
         "size",
+        "streamed",
     )
 
     def __init__(
@@ -65,16 +65,17 @@ class Call:
         origin: Callable[[str], tuple[str, str | None]],
     ) -> None:
         """`body` is the request's JSON as a dict, `url` the API's address in any form that `str` can show."""
-        self._client = client
-        self._route = route
+        self.client = client
+        self.route = route
         self._origin = origin
         self._url = url
-        self._requested_model = text(pick(body, "model"))
-        self._streamed = pick(body, "stream") is True
-        self._prompt = snapshot(body, route.prompt)
-        self.size = _BASE_SIZE + weight(self._prompt)
+        told = fields(body)
+        self._requested_model = text(told.get("model"))
+        self.streamed = told.get("stream") is True
+        self._prompt, size = snapshot(told, route.prompt)
+        self.size = _BASE_SIZE + size
         self._parent: SpanContext | None = current()
-        self._answer = Answer(spoken=[] if client.config.store_prompts else None)
+        self.answer = Answer(spoken=[] if client.config.store_prompts else None)
         self._read: Callable[[Answer], None] | None = None
         self._failure: Failure | None = None
         self._ttft: float | None = None
@@ -83,22 +84,6 @@ class Call:
         self._process = os.getpid()
         self._began = time.time()
         self._started = time.perf_counter()
-
-    @property
-    def client(self) -> Client:
-        return self._client
-
-    @property
-    def route(self) -> Route:
-        return self._route
-
-    @property
-    def answer(self) -> Answer:
-        return self._answer
-
-    @property
-    def streamed(self) -> bool:
-        return self._streamed
 
     @property
     def awaits_output(self) -> bool:
@@ -118,8 +103,8 @@ class Call:
         at = time.perf_counter()
         if self.latency is not None:
             return
-        _reading(self._route.read, result, self._answer)
-        self._answer.complete = True
+        _reading(self.route.read, result, self.answer)
+        self.answer.complete = True
         self._end(at)
 
     def answered_with(self, body: bytes) -> None:
@@ -128,7 +113,7 @@ class Call:
 
         def read(answer: Answer) -> None:
             answer.complete = True
-            self._route.read(json.loads(document), answer)
+            self.route.read(json.loads(document), answer)
 
         self.answered_later(read, len(document), time.perf_counter())
 
@@ -152,18 +137,19 @@ class Call:
         self.request = None  # it holds the client's own objects, which are large
         # A forked child holds a copy of what was under way; the call is its parent's.
         if os.getpid() == self._process:
-            client = self._client
+            client = self.client
             (client if client.recording else default_client()).record(self)
 
     def event(self) -> Event:
         """The call as an event; called on the exporter thread, once it has ended."""
-        answer = self._answer
+        answer = self.answer
         if self._read is not None:
             _reading(self._read, answer)
         provider, vendor = self._origin(text_of(self._url))
-        usage = answer.usage
-        usage.api_url = text_of(self._url)
-        if self._route.operation == "tts" and isinstance(self._prompt, str):
+        usage = Usage(api_url=text_of(self._url))
+        if answer.reported:
+            _reading(self.route.account, answer, usage)
+        if self.route.operation == "tts" and isinstance(self._prompt, str):
             usage.input_characters = len(self._prompt)
         event = Event(
             event_id=new_event_id(),
@@ -173,15 +159,15 @@ class Call:
             timestamp=iso_timestamp(self._began),
             provider=provider,
             model=answer.model or self._requested_model or "unknown",
-            operation=self._route.operation,
+            operation=self.route.operation,
             latency_ms=round((self.latency or 0.0) * 1000, 3),
             ttft_ms=round(self._ttft * 1000, 3) if self._ttft is not None else None,
             input_tokens=answer.input_tokens,
             output_tokens=answer.output_tokens,
             cached_tokens=answer.cached_tokens,
             finish_reason=answer.finish_reason,
-            stream=self._streamed,
-            environment=self._client.config.environment,
+            stream=self.streamed,
+            environment=self.client.config.environment,
             tools_used=answer.tools,
             prompt_hash=_hash(self._prompt),
             span_kind="llm",

@@ -67,8 +67,8 @@ class _Stainless(_Chosen, StainlessInstrumentation):
         super().__init__(_PACKAGE, _route, origin, required=False)
         self._some = weakref.WeakSet()
 
-    def begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        return super().begin(client, args, kwargs) if self._records(client._client) else None
+    def begin(self, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        return super().begin(client, request, args, kwargs) if self._records(client._client) else None
 
 
 class _Speakeasy(_Chosen):
@@ -88,14 +88,13 @@ class _Speakeasy(_Chosen):
         """The HTTP request: `do_request(hook_ctx, request, ...)`."""
         return args[1] if len(args) > 1 else kwargs.get("request")
 
-    def begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+    def begin(self, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         recorder = default_client()
         context = args[0] if args else kwargs.get("hook_ctx")
         row = _OPERATIONS.get(getattr(context, "operation_id", ""))
         settings = client.sdk_configuration
         if row is None or not recorder.recording or not self._records(settings.client, settings.async_client):
             return None
-        request = self.identify(args, kwargs)
         body = json.loads(request.content)
         model = text(pick(body, "model")) or text(pick(body, "agent")) or ""
         body["model"] = model.removeprefix("models/") or None

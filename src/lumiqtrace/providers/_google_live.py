@@ -17,7 +17,7 @@ from .._client import Client, default_client
 from .._guard import Guard
 from ._answer import Answer, Route, each, pick
 from ._call import Call
-from ._google_routes import origin, read_part, read_usage, word
+from ._google_routes import count_usage, origin, read_part, word
 from ._patch import Patch, Target
 from ._prompt import canonical
 
@@ -33,7 +33,7 @@ _PROMPTS: Final = ("turns", "text", "function_responses", "input")
 
 
 def _read_message(message: Any, answer: Answer) -> None:
-    read_usage(pick(message, "usage_metadata"), answer)
+    answer.reports(pick(message, "usage_metadata"))
     content = pick(message, "server_content")
     answer.said(pick(content, "output_transcription", "text"))
     for part in each(pick(content, "model_turn", "parts")):
@@ -62,7 +62,7 @@ def _message_begins(message: Any) -> bool:
     )
 
 
-_RESPONSE: Final = Route("chat", ("prompt",), _read_message, _read_message, _message_begins)
+_RESPONSE: Final = Route("chat", ("prompt",), _read_message, _read_message, _message_begins, count_usage)
 
 # ---- a session's responses ------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from .._event import Usage
 from ._answer import Answer, Route, count, each, first_count, pick, text
 from ._failure import is_rate_limit
 
@@ -55,15 +56,9 @@ _MODALITIES: Final = ((_INPUT_DETAILS, _IN), (_OUTPUT_DETAILS, _OUT), (_CACHED_D
 _TOKENS: Final = (("tokenCount",), ("token_count",), ("tokens",))
 
 
-def read_usage(told: Any, answer: Answer) -> None:
-    """Cumulative in a stream: each number replaces the one before; the last piece may leave some out."""
-    if told is None:
-        return
+def count_usage(answer: Answer, priced: Usage) -> None:
+    """Cumulative in a stream: each number replaced the one before; the last piece may leave some out."""
     usage = answer.reported
-    for name, value in (told if type(told) is dict else getattr(told, "__dict__", {})).items():
-        if value is not None:
-            usage[name] = value
-    answer.has_usage = bool(usage)
     answer.input_tokens = first_count(usage, _INPUT) + first_count(usage, _TOOL_INPUT)
     # Thoughts are billed as output, and are not among the candidates' tokens.
     answer.output_tokens = first_count(usage, _OUTPUT) + first_count(usage, _THOUGHTS)
@@ -75,9 +70,9 @@ def read_usage(told: Any, answer: Answer) -> None:
             if name is not None:
                 found[name] += first_count(entry, _TOKENS)
         for name, tokens in found.items():
-            setattr(answer.usage, name, tokens)
+            setattr(priced, name, tokens)
     tier = pick(usage, "serviceTier") or pick(usage, "service_tier")
-    answer.usage.service_tier = word(tier) or answer.usage.service_tier
+    priced.service_tier = word(tier)
 
 
 def word(value: Any) -> str | None:
@@ -91,7 +86,7 @@ def word(value: Any) -> str | None:
 def _read_generated(body: Any, answer: Answer) -> None:
     """An answer, or one piece of a streamed one: they have the same form."""
     answer.model = text(pick(body, "modelVersion")) or answer.model
-    read_usage(pick(body, "usageMetadata"), answer)
+    answer.reports(pick(body, "usageMetadata"))
     # In a stream the first versions of the library pass over it.
     read_error(pick(body, "error"), answer)
     blocked = text(pick(body, "promptFeedback", "blockReason"))
@@ -132,7 +127,7 @@ def _part_begins(part: Any) -> bool:
 
 def _read_embedded(body: Any, answer: Answer) -> None:
     """Usage as everywhere, or, in the older API of Vertex, the tokens of each text."""
-    read_usage(pick(body, "usageMetadata"), answer)
+    answer.reports(pick(body, "usageMetadata"))
     for prediction in each(pick(body, "predictions")):
         statistics = pick(prediction, "embeddings", "statistics")
         if statistics is not None:
@@ -141,7 +136,7 @@ def _read_embedded(body: Any, answer: Answer) -> None:
 
 
 def _read_predicted(body: Any, answer: Answer) -> None:
-    read_usage(pick(body, "usageMetadata"), answer)
+    answer.reports(pick(body, "usageMetadata"))
 
 
 def _never_begins(_piece: Any) -> bool:
@@ -166,8 +161,9 @@ def _read_interaction(body: Any, answer: Answer) -> None:
 
 def _read_outcome(body: Any, answer: Answer) -> None:
     answer.model = text(pick(body, "model")) or text(pick(body, "agent")) or answer.model
-    answer.usage.service_tier = text(pick(body, "service_tier")) or answer.usage.service_tier
-    read_usage(pick(body, "usage"), answer)
+    if (tier := pick(body, "service_tier")) is not None:
+        answer.reported["service_tier"] = tier
+    answer.reports(pick(body, "usage"))
     status = text(pick(body, "status"))
     if status in ("failed", "cancelled"):
         answer.status = "error" if status == "failed" else status
@@ -236,7 +232,7 @@ def http_status(number: Any) -> str:
 
 
 def _read_decision(body: Any, answer: Answer) -> None:
-    read_usage(pick(body, "usage"), answer)
+    answer.reports(pick(body, "usage"))
     answer.finish_reason = text(pick(body, "prompt_feedback", "block_reason"))
     read_error(pick(body, "error"), answer)
 
@@ -244,17 +240,29 @@ def _read_decision(body: Any, answer: Answer) -> None:
 # ---- the tables --------------------------------------------------------------------------------------
 
 _CHAT: Final = Route(
-    "chat", ("contents", "systemInstruction"), _read_generated, _read_generated, _generated_begins
+    "chat",
+    ("contents", "systemInstruction"),
+    _read_generated,
+    _read_generated,
+    _generated_begins,
+    count_usage,
 )
 EMBED: Final = Route(
-    "embed", ("requests", "content", "instances"), _read_embedded, _read_embedded, _never_begins
+    "embed", ("requests", "content", "instances"), _read_embedded, _read_embedded, _never_begins, count_usage
 )
-_IMAGE: Final = Route("image", ("instances",), _read_predicted, _read_predicted, _never_begins)
-_VIDEO: Final = Route("custom", ("instances",), _read_predicted, _read_predicted, _never_begins)
+_IMAGE: Final = Route("image", ("instances",), _read_predicted, _read_predicted, _never_begins, count_usage)
+_VIDEO: Final = _IMAGE._replace(operation="custom")
 INTERACTION: Final = Route(
-    "chat", ("input", "system_instruction"), _read_interaction, _fold_interaction, _interaction_begins
+    "chat",
+    ("input", "system_instruction"),
+    _read_interaction,
+    _fold_interaction,
+    _interaction_begins,
+    count_usage,
 )
-DECISION: Final = Route("custom", ("input", "questions"), _read_decision, _read_decision, _never_begins)
+DECISION: Final = Route(
+    "custom", ("input", "questions"), _read_decision, _read_decision, _never_begins, count_usage
+)
 
 _ROUTES: Final = {
     "generateContent": _CHAT,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, Final
 
+from .._event import Usage
 from ._answer import Answer, Route, count, each, fields, pick, text
 from ._failure import error_code, is_rate_limit
 
@@ -22,11 +23,8 @@ _INPUT_DETAILS: Final = ("prompt_tokens_details", "input_tokens_details", "input
 _OUTPUT_DETAILS: Final = ("completion_tokens_details", "output_tokens_details", "output_token_details")
 
 
-def _read_usage(usage: Any, answer: Answer) -> None:
-    if usage is None:
-        return
-    answer.has_usage = True
-    told = fields(usage)
+def _count(answer: Answer, parts: Usage) -> None:
+    told = answer.reported
     answer.output_tokens = _first_count(told, _OUTPUT)
     # Some embedding services tell the total alone.
     answer.input_tokens = _first_count(told, _INPUT) or (
@@ -34,12 +32,14 @@ def _read_usage(usage: Any, answer: Answer) -> None:
     )
     inputs, outputs = _first(told, _INPUT_DETAILS), _first(told, _OUTPUT_DETAILS)
     answer.cached_tokens = count(inputs.get("cached_tokens")) or _first_count(told, _CACHED)
-    parts = answer.usage
     parts.cache_write_tokens = count(inputs.get("cache_write_tokens"))
     parts.input_audio_tokens = count(inputs.get("audio_tokens"))
     parts.input_image_tokens = count(inputs.get("image_tokens"))
     parts.output_audio_tokens = count(outputs.get("audio_tokens"))
     parts.output_image_tokens = count(outputs.get("image_tokens"))
+    parts.service_tier = text(told.get("service_tier"))
+    parts.web_searches = count(told.get("web_search_call"))
+    parts.file_searches = count(told.get("file_search_call"))
     seconds = told.get("seconds")
     parts.audio_seconds = seconds if type(seconds) is float else count(seconds)
     if cached := inputs.get("cached_tokens_details"):
@@ -63,12 +63,15 @@ def _first(told: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {}
 
 
-def _read_common(body: Any, answer: Answer) -> None:
+def _read_common(body: Any, answer: Answer) -> dict[str, Any]:
     told = fields(body)
     answer.model = text(told.get("model")) or answer.model
-    answer.usage.service_tier = text(told.get("service_tier")) or answer.usage.service_tier
-    _read_usage(told.get("usage") or pick(told.get("x_groq"), "usage"), answer)
+    answer.reports(told.get("usage") or pick(told.get("x_groq"), "usage"))
+    # A word of the answer's, not of its usage's; the price depends on both.
+    if (tier := told.get("service_tier")) is not None:
+        answer.reported["service_tier"] = tier
     _read_error(told.get("error"), answer)
+    return told
 
 
 def _read_error(error: Any, answer: Answer) -> None:
@@ -86,16 +89,18 @@ def _read_error(error: Any, answer: Answer) -> None:
 def _read_message(message: Any, answer: Answer) -> None:
     told = fields(message)
     answer.said(told.get("content"))
-    for call in each(told.get("tool_calls")):
-        answer.used(pick(call, "function", "name") or pick(call, "custom", "name"))
-    answer.used(pick(told.get("function_call"), "name"))
+    if calls := told.get("tool_calls"):
+        for call in each(calls):
+            answer.used(pick(call, "function", "name") or pick(call, "custom", "name"))
+    if call := told.get("function_call"):
+        answer.used(pick(call, "name"))
 
 
 def _read_chat(body: Any, answer: Answer) -> None:
-    _read_common(body, answer)
-    for index, choice in enumerate(each(pick(body, "choices"))):
+    choices = each(_read_common(body, answer).get("choices"))
+    for choice in choices:
         told = fields(choice)
-        if index == 0:
+        if choice is choices[0]:
             answer.finish_reason = text(told.get("finish_reason"))
         answer.said(told.get("text"))
         _read_message(told.get("message"), answer)
@@ -135,6 +140,9 @@ def _read_response(body: Any, answer: Answer) -> None:
             answer.said(pick(part, "text") or pick(part, "transcript"))
 
 
+_BILLED_TOOLS: Final = ("web_search_call", "file_search_call")
+
+
 def _read_outcome(body: Any, answer: Answer) -> None:
     _read_common(body, answer)
     status = text(pick(body, "status"))
@@ -146,8 +154,9 @@ def _read_outcome(body: Any, answer: Answer) -> None:
     elif status == "cancelled":
         answer.status = status
     kinds = [_read_tool(item, answer) for item in each(pick(body, "output"))]
-    answer.usage.web_searches = kinds.count("web_search_call")
-    answer.usage.file_searches = kinds.count("file_search_call")
+    for kind in _BILLED_TOOLS:
+        if kind in kinds:
+            answer.reported[kind] = kinds.count(kind)
 
 
 def _read_tool(item: Any, answer: Answer) -> str:
@@ -209,25 +218,27 @@ def _never_begins(_chunk: Any) -> bool:
     return False
 
 
-_VIDEO: Final = Route("custom", ("prompt",), _read_common, _read_common, _never_begins)
-_IMAGE: Final = Route("image", ("prompt",), _read_common, _fold_media, _event_begins)
-_TRANSCRIPT: Final = Route("custom", ("prompt",), _read_transcript, _fold_media, _event_begins)
-RESPONSE: Final = Route("chat", ("input", "instructions"), _read_response, _fold_response, _event_begins)
-DECISION: Final = Route("custom", ("input", "questions"), _read_common, _read_common, _never_begins)
+_VIDEO: Final = Route("custom", ("prompt",), _read_common, _read_common, _never_begins, _count)
+_IMAGE: Final = Route("image", ("prompt",), _read_common, _fold_media, _event_begins, _count)
+_TRANSCRIPT: Final = Route("custom", ("prompt",), _read_transcript, _fold_media, _event_begins, _count)
+RESPONSE: Final = Route(
+    "chat", ("input", "instructions"), _read_response, _fold_response, _event_begins, _count
+)
+DECISION: Final = Route("custom", ("input", "questions"), _read_common, _read_common, _never_begins, _count)
 
 _ROUTES: Final = {
-    "/chat/completions": Route("chat", ("messages",), _read_chat, _fold_chat, _chat_begins),
+    "/chat/completions": Route("chat", ("messages",), _read_chat, _fold_chat, _chat_begins, _count),
     "/responses": RESPONSE,
     "/responses/compact": RESPONSE,
-    "/completions": Route("chat", ("prompt",), _read_chat, _fold_chat, _chat_begins),
-    "/embeddings": Route("embed", ("input",), _read_common, _read_common, _never_begins),
+    "/completions": Route("chat", ("prompt",), _read_chat, _fold_chat, _chat_begins, _count),
+    "/embeddings": Route("embed", ("input",), _read_common, _read_common, _never_begins, _count),
     "/decisions": DECISION,
     "/images/generations": _IMAGE,
     "/images/edits": _IMAGE,
     "/images/variations": _IMAGE,
     "/audio/transcriptions": _TRANSCRIPT,
     "/audio/translations": _TRANSCRIPT,
-    "/audio/speech": Route("tts", ("input",), _read_common, _fold_media, _event_begins),
+    "/audio/speech": Route("tts", ("input",), _read_common, _fold_media, _event_begins, _count),
     "/videos": _VIDEO,
     "/videos/edits": _VIDEO,
     "/videos/extensions": _VIDEO,

@@ -107,15 +107,15 @@ class Instrumentation(Patch):
         """The object that is this request's own: the same one wherever the request passes, and no other's."""
 
     @abstractmethod
-    def begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """The call to record; None where the request is no model call, or nothing is recorded."""
+    def begin(self, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """The call that the `request` of `identify` is; None for a free one, or where nothing is recorded."""
 
     @abstractmethod
     def receive(self, call: Call, result: Any) -> Any:
         """Note what the library returned. What this returns is given to the application in its place."""
 
     def sending(self, original: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:  # noqa: ARG002
-        """What makes a recorded call, in the place of `original`: a provider may put its own around it."""
+        """What makes a streamed call, in the place of `original`: a provider may put its own around it."""
         return original
 
     def wrap(self, client: Any, method: str, *, is_async: bool) -> None:
@@ -131,7 +131,7 @@ class Instrumentation(Patch):
         )
 
     def _sync(self, original: Any, call_original: Callable[..., Any], *, always: bool) -> Any:
-        send = self.sending(call_original, is_async=False)
+        stream = self.sending(call_original, is_async=False)
 
         @functools.wraps(original)
         def request(client: Any, *args: Any, **kwargs: Any) -> Any:
@@ -141,6 +141,7 @@ class Instrumentation(Patch):
             before = _inside.get()
             _inside.set(call.request)
             try:
+                send = stream if call.streamed else call_original
                 result = send(client, *args, **kwargs)
             except BaseException as error:
                 self._guard(call.raised, error)
@@ -153,7 +154,7 @@ class Instrumentation(Patch):
         return request
 
     def _async(self, original: Any, call_original: Callable[..., Any], *, always: bool) -> Any:
-        send = self.sending(call_original, is_async=True)
+        stream = self.sending(call_original, is_async=True)
 
         @functools.wraps(original)
         async def request(client: Any, *args: Any, **kwargs: Any) -> Any:
@@ -163,6 +164,7 @@ class Instrumentation(Patch):
             before = _inside.get()
             _inside.set(call.request)
             try:
+                send = stream if call.streamed else call_original
                 result = await send(client, *args, **kwargs)
             except BaseException as error:
                 self._guard(call.raised, error)
@@ -180,7 +182,7 @@ class Instrumentation(Patch):
         request = self.identify(args, kwargs)
         if request is None or request is _inside.get():
             return None
-        call = self.begin(client, args, kwargs)
+        call = self.begin(client, request, args, kwargs)
         if call is not None:
             call.request = request
         return call

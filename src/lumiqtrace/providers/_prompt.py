@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from .._encode import text_of
 from .._guard import Guard
-from ._answer import pick
 
 _writing = Guard("writing a prompt", limit=None)
 
@@ -42,39 +41,46 @@ def overheard(body: Any, names: tuple[str, ...]) -> Any:
     """`body`, where a prompt in it can be read again; else a copy in which one hears what it gives."""
     if type(body) is not dict:
         return body
-    once = {name: Heard(body[name]) for name in names if hasattr(type(body.get(name)), "__next__")}
-    return {**body, **once} if once else body
+    for name in names:
+        kind = type(body.get(name))
+        if kind is not list and kind is not str and hasattr(kind, "__next__"):
+            body = {**body, name: Heard(body[name])}
+    return body
 
 
-def snapshot(body: Any, names: tuple[str, ...]) -> Any:
-    """The prompt in the fields `names`: the value of the only one there, else a dict of them all, or None."""
+def snapshot(body: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, int]:
+    """The prompt in the fields `names`, and about how many bytes it keeps alive.
+
+    It is the value of the only field there, else a dict of them all, or None.
+    """
+    sizes = [0]
     found = {}
     for name in names:
-        value = pick(body, name)
+        value = body.get(name)
         if value is not None and type(value).__name__ not in _NOT_GIVEN:
-            found[name] = _copied(value)
-    return next(iter(found.values())) if len(found) == 1 else (found or None)
+            found[name] = _copied(value, sizes)
+    if len(found) == 1:
+        return found.popitem()[1], sum(sizes)
+    return (found or None), sum(sizes)
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: Any, sizes: list[int]) -> Any:
     kind = type(value)
-    if kind is dict:
-        return {key: item if type(item) is str else _copied(item) for key, item in value.items()}
-    if kind is list or kind is tuple:
-        return [item if type(item) is str else _copied(item) for item in value]
-    return value
-
-
-def weight(prompt: Any) -> int:
-    """About how many bytes a prompt keeps alive."""
-    kind = type(prompt)
     if kind is str or kind is bytes:
-        return len(prompt)
+        sizes.append(len(value))
+        return value
+    sizes.append(_OVERHEAD)
     if kind is dict:
-        return _OVERHEAD + sum(map(weight, prompt.values()))
-    if kind is list:
-        return _OVERHEAD + sum(map(weight, prompt))
-    return _OVERHEAD
+        copy = value.copy()
+        for key, item in value.items():
+            if type(item) is str:  # most are; a call for each would be half of the time
+                sizes.append(len(item))
+            else:
+                copy[key] = _copied(item, sizes)
+        return copy
+    if kind is list or kind is tuple:
+        return [_copied(item, sizes) for item in value]
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -7,17 +7,18 @@ with the retries inside (measured on sixteen versions of the two).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from .._client import default_client
 from .._guard import Guard
-from ._answer import Route, pick
+from ._answer import Route
 from ._call import Call
 from ._patch import Instrumentation, Target, _loaded
 from ._prompt import overheard
 from ._tap import tap
 
 _parsing = Guard("reading an answer before it is parsed", limit=None)
+_NOTHING: Final[dict[str, Any]] = {}
 
 
 class StainlessInstrumentation(Instrumentation):
@@ -48,27 +49,32 @@ class StainlessInstrumentation(Instrumentation):
         """The options: `request(cast_to, options, ...)` in every version."""
         return args[1] if len(args) > 1 else kwargs.get("options")
 
-    def begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+    def begin(
+        self,
+        client: Any,
+        request: Any,
+        args: tuple[Any, ...],  # noqa: ARG002 - the options are all there is to know
+        kwargs: dict[str, Any],  # noqa: ARG002
+    ) -> Call | None:
         recorder = default_client()
         if not recorder.recording:
             return None
-        options = self.identify(args, kwargs)
-        route = self._route(options.url) if options.method.lower() == "post" else None
+        route = self._route(request.url) if request.method.lower() == "post" else None
         if route is None:
             return None
-        body = overheard(options.json_data, route.prompt)
-        if body is not options.json_data:
-            options.json_data = body
+        sent = request.json_data
+        body = overheard(sent, route.prompt)
+        if body is not sent:
+            request.json_data = body
         call = Call(recorder, route, body, client.base_url, self._origin)
-        if callable(options.post_parser) and not call.streamed:
-            options.post_parser = _seen_first(call, options.post_parser)
+        if callable(request.post_parser) and not call.streamed:
+            request.post_parser = _seen_first(call, request.post_parser)
         return call
 
     def receive(self, call: Call, result: Any) -> None:
         """A stream and a raw response are read by their bytes, all else as the object it is."""
-        http = pick(result, "http_response")
-        if http is None and call.streamed:
-            http = pick(result, "response")
+        own = getattr(result, "__dict__", _NOTHING)
+        http = own.get("http_response") or (own.get("response") if call.streamed else None)
         if http is None:
             call.answered(result)
         elif http.is_closed:

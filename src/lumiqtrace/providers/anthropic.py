@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from .._client import before_flush
+from .._event import Usage
 from ._answer import Answer, Route, count, each, fields, pick, text
 from ._failure import error_code, is_rate_limit
 from ._stainless import StainlessInstrumentation
@@ -33,18 +34,12 @@ class _Tokens(NamedTuple):
     hour: int
 
 
-def _read_usage(usage: Any, answer: Answer) -> None:
-    """A stream reports its usage in parts, each with the totals so far: what comes later replaces."""
-    if usage is None:
-        return
-    answer.has_usage = True
+def _count(answer: Answer, priced: Usage) -> None:
     reported = answer.reported
-    reported.update((name, value) for name, value in fields(usage).items() if value is not None)
     tokens = _tokens(reported)
     for compaction in _compactions(reported):
         tokens = _Tokens(*map(operator.add, tokens, _tokens(fields(compaction))))
     answer.input_tokens, answer.output_tokens, answer.cached_tokens = tokens[:3]
-    priced = answer.usage
     priced.cache_write_tokens, priced.cache_write_1h_tokens = tokens[3:]
     priced.web_searches = count(pick(reported.get("server_tool_use"), "web_search_requests"))
     priced.service_tier = text(reported.get("service_tier"))
@@ -109,7 +104,7 @@ def _read_message(body: Any, answer: Answer) -> None:
         _read_block(block, answer)
     answer.model = text(pick(body, "model")) or answer.model
     answer.finish_reason = text(pick(body, "stop_reason")) or answer.finish_reason
-    _read_usage(pick(body, "usage"), answer)
+    answer.reports(pick(body, "usage"))
     _read_error(body, answer)
 
 
@@ -123,7 +118,7 @@ def _fold_message(event: Any, answer: Answer) -> None:
     if "message" in own:
         _read_message(own["message"], answer)
     _read_block(own.get("content_block"), answer)
-    _read_usage(own.get("usage"), answer)
+    answer.reports(own.get("usage"))
     _read_error(own, answer)
     if own.get("type") == "message_stop":
         answer.complete = True
@@ -150,8 +145,12 @@ def _completion_begins(event: Any) -> bool:
 
 
 _ROUTES: Final = {
-    "/v1/messages": Route("chat", ("system", "messages"), _read_message, _fold_message, _message_begins),
-    "/v1/complete": Route("chat", ("prompt",), _read_completion, _read_completion, _completion_begins),
+    "/v1/messages": Route(
+        "chat", ("system", "messages"), _read_message, _fold_message, _message_begins, _count
+    ),
+    "/v1/complete": Route(
+        "chat", ("prompt",), _read_completion, _read_completion, _completion_begins, _count
+    ),
 }
 
 

@@ -51,7 +51,7 @@ class _ApiClient(Instrumentation):
         """The body's dict: `request(http_method, path, request_dict, http_options)` in every version."""
         return _argument(args, kwargs, 2, "request_dict")
 
-    def begin(self, client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+    def begin(self, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         recorder = default_client()
         if not recorder.recording:
             return None
@@ -60,7 +60,6 @@ class _ApiClient(Instrumentation):
         if found is None:
             return None
         row, model = found
-        request = self.identify(args, kwargs)
         if _embeds(request):
             row = EMBED
         options = _argument(args, kwargs, 3, "http_options")
