@@ -36,7 +36,7 @@ ROWS = {
     "blocking": ("blocking call, calling thread", "us"),
     "blocking_all": ("blocking call, all threads", "us"),
     "async": ("async call, calling thread", "us"),
-    "stream_chunk": ("stream, per chunk of 100", "us"),
+    "stream_chunk": ("stream of 100 chunks, per chunk", "us"),
     "setup": ("import + init + patch, after openai", "ms"),
 }
 

@@ -898,6 +898,14 @@ def test_recording_that_fails_never_reaches_the_program(client, google, caplog):
     assert caplog.text.count("is switched off") == 1
 
 
+def test_patching_again_is_a_new_start(event, google, caplog):
+    test_recording_that_fails_never_reaches_the_program(None, google, caplog)
+    lumiqtrace.unpatch_google()
+    lumiqtrace.patch_google()
+    google.client().models.generate_content(model=MODEL, contents="a")
+    assert event()["status"] == "success"
+
+
 def test_before_init_nothing_is_recorded_and_nothing_changed(google):
     lumiqtrace.patch_google()
     assert google.generate().text == "Hello"

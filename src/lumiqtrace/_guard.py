@@ -47,6 +47,10 @@ class Guard:
         self._in_a_row = 0
         return result
 
+    def close(self) -> None:
+        """Try again."""
+        self._in_a_row = 0
+
     def _failed(self, error: Exception) -> None:
         self.failures += 1
         self._in_a_row += 1

@@ -35,26 +35,11 @@ class Call:
     `origin` gives the event's provider and vendor from the API's address.
     """
 
-    __slots__ = (
-        "_began",
-        "_failure",
-        "_origin",
-        "_parent",
-        "_process",
-        "_prompt",
-        "_read",
-        "_requested_model",
-        "_started",
-        "_ttft",
-        "_url",
-        "answer",
-        "client",
-        "latency",
-        "request",
-        "route",
-        "size",
-        "streamed",
-    )
+    latency: float | None = None
+    request: object = None
+    _read: Callable[[Answer], None] | None = None
+    _failure: Failure | None = None
+    _ttft: float | None = None
 
     def __init__(
         self,
@@ -76,11 +61,6 @@ class Call:
         self.size = _BASE_SIZE + size
         self._parent: SpanContext | None = current()
         self.answer = Answer(spoken=[] if client.config.store_prompts else None)
-        self._read: Callable[[Answer], None] | None = None
-        self._failure: Failure | None = None
-        self._ttft: float | None = None
-        self.latency: float | None = None
-        self.request: object = None
         self._process = os.getpid()
         self._began = time.time()
         self._started = time.perf_counter()

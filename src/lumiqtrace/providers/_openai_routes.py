@@ -129,6 +129,17 @@ def _chat_begins(chunk: Any) -> bool:
     return False
 
 
+_TELLING: Final = (b'"tool_calls"', b'"function_call"', b'"error"', b'"x_groq"')
+
+
+def _chat_is_plain(payload: bytes) -> bool:
+    """By its bytes, in the two ways in which JSON is spaced; anything else is parsed."""
+    for name in (b'"finish_reason":', b'"usage":'):
+        if payload.count(name) != payload.count(name + b"null") + payload.count(name + b" null"):
+            return False
+    return b'"finish_reason"' in payload and not any(word in payload for word in _TELLING)
+
+
 # ---- responses ---------------------------------------------------------------------------------------
 
 
@@ -186,6 +197,10 @@ def _fold_response(event: Any, answer: Answer) -> None:
         _read_error(pick(event, "error"), answer)
 
 
+def _response_is_plain(payload: bytes) -> bool:
+    return b'"type":"response.output_text.delta"' in payload and b'"error"' not in payload
+
+
 # ---- images and audio --------------------------------------------------------------------------------
 
 
@@ -222,15 +237,23 @@ _VIDEO: Final = Route("custom", ("prompt",), _read_common, _read_common, _never_
 _IMAGE: Final = Route("image", ("prompt",), _read_common, _fold_media, _event_begins, _count)
 _TRANSCRIPT: Final = Route("custom", ("prompt",), _read_transcript, _fold_media, _event_begins, _count)
 RESPONSE: Final = Route(
-    "chat", ("input", "instructions"), _read_response, _fold_response, _event_begins, _count
+    "chat",
+    ("input", "instructions"),
+    _read_response,
+    _fold_response,
+    _event_begins,
+    _count,
+    _response_is_plain,
 )
 DECISION: Final = Route("custom", ("input", "questions"), _read_common, _read_common, _never_begins, _count)
 
 _ROUTES: Final = {
-    "/chat/completions": Route("chat", ("messages",), _read_chat, _fold_chat, _chat_begins, _count),
+    "/chat/completions": Route(
+        "chat", ("messages",), _read_chat, _fold_chat, _chat_begins, _count, _chat_is_plain
+    ),
     "/responses": RESPONSE,
     "/responses/compact": RESPONSE,
-    "/completions": Route("chat", ("prompt",), _read_chat, _fold_chat, _chat_begins, _count),
+    "/completions": Route("chat", ("prompt",), _read_chat, _fold_chat, _chat_begins, _count, _chat_is_plain),
     "/embeddings": Route("embed", ("input",), _read_common, _read_common, _never_begins, _count),
     "/decisions": DECISION,
     "/images/generations": _IMAGE,

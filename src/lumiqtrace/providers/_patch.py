@@ -58,7 +58,12 @@ class Patch(ABC):
         self._replaced: list[tuple[type[Any], str, Any, Any]] = []
 
     def install(self) -> None:
-        """Idempotent. Raises MissingExtraError where the library is not installed."""
+        """Idempotent. Raises MissingExtraError where the library is not installed.
+
+        After a `remove` it is a new start, also for a guard that had opened.
+        """
+        if not self._wanted:
+            self._guard.close()
         self._wanted = True
         if all(_loaded(target) for target in self._targets):
             self._attach()

@@ -14,7 +14,7 @@ from typing import Any, Final
 from .._guard import Guard
 from ._call import Call
 from ._sse import EventStream
-from ._tap import Tap
+from ._tap import Tap, here
 
 _watching: Final = Guard("watching a streamed answer")
 
@@ -24,16 +24,13 @@ def watched(call: Call, source: Any) -> Any:
     return _AsyncSegments(call, source) if hasattr(source, "__anext__") else _Segments(call, source)
 
 
-def _passed(tap: Tap, piece: Any, fold: bool) -> bool:
-    """Keep a piece as an event of the stream it came from; a dict, which may change, is written out.
-
-    Gives whether the next is to be folded at once, as `fold` says of this one.
-    """
+def _passed(tap: Tap, piece: Any) -> None:
+    """Keep a piece as an event of the stream it came from; a dict, which may change, is written out."""
     body = getattr(piece, "body", piece)
     if not isinstance(body, str):
         body = json.dumps(body)
     event = b"data: %b\n\n" % body.encode("utf-8", "surrogatepass")
-    return tap.fed(event) if fold else tap.keep(event)
+    tap.keep(event)
 
 
 def _ended(tap: Tap, error: BaseException) -> None:
@@ -49,7 +46,6 @@ class _Segments(Generator[Any, Any, Any]):
         self._call = call
         self._source = source
         self._tap: Tap | None = None
-        self._fold: bool | None = True
 
     def __next__(self) -> Any:
         return self._advance(self._source.__next__)
@@ -70,6 +66,7 @@ class _Segments(Generator[Any, Any, Any]):
         if tap is None:
             tap = self._tap = Tap(self._call, EventStream(), is_json=False)
         tap.busy = True
+        tap.read_by = here(is_async=False)
         try:
             piece = step(*args)
         except BaseException as error:
@@ -77,7 +74,7 @@ class _Segments(Generator[Any, Any, Any]):
             _watching(_ended, tap, error)
             raise
         tap.busy = False
-        self._fold = _watching(_passed, tap, piece, self._fold)
+        _watching(_passed, tap, piece)
         return piece
 
 
@@ -87,7 +84,6 @@ class _AsyncSegments(AsyncGenerator[Any, Any]):
     def __init__(self, call: Call, source: AsyncGenerator[Any, Any]) -> None:
         self._source = source
         self._tap = Tap(call, EventStream(), is_json=False)
-        self._fold: bool | None = True
 
     async def __anext__(self) -> Any:
         return await self._advance(self._source.__anext__())
@@ -105,6 +101,7 @@ class _AsyncSegments(AsyncGenerator[Any, Any]):
     async def _advance(self, step: Awaitable[Any]) -> Any:
         tap = self._tap
         tap.busy = True
+        tap.read_by = here(is_async=True)
         try:
             piece = await step
         except BaseException as error:
@@ -112,5 +109,5 @@ class _AsyncSegments(AsyncGenerator[Any, Any]):
             _watching(_ended, tap, error)
             raise
         tap.busy = False
-        self._fold = _watching(_passed, tap, piece, self._fold)
+        _watching(_passed, tap, piece)
         return piece

@@ -124,6 +124,9 @@ def _fold_message(event: Any, answer: Answer) -> None:
         answer.complete = True
 
 
+_TELLING: Final = (b'"usage"', b'"error"', b'"stop_reason"', b'"message"', b'"content_block"')
+
+
 def _message_begins(event: Any) -> bool:
     """Text, thinking or a tool's input; the start of a tool call too, for it brings the tool's name."""
     delta = fields(pick(event, "delta"))
@@ -132,6 +135,11 @@ def _message_begins(event: Any) -> bool:
     block = pick(event, "content_block")
     kind = text(pick(block, "type")) or ""
     return kind.endswith("tool_use") or kind == "redacted_thinking" or bool(pick(block, "text"))
+
+
+def _is_plain(payload: bytes) -> bool:
+    """A piece of a text, of thinking or of a tool's input."""
+    return b'"type":"content_block_delta"' in payload and not any(word in payload for word in _TELLING)
 
 
 def _read_completion(body: Any, answer: Answer) -> None:
@@ -146,7 +154,7 @@ def _completion_begins(event: Any) -> bool:
 
 _ROUTES: Final = {
     "/v1/messages": Route(
-        "chat", ("system", "messages"), _read_message, _fold_message, _message_begins, _count
+        "chat", ("system", "messages"), _read_message, _fold_message, _message_begins, _count, _is_plain
     ),
     "/v1/complete": Route(
         "chat", ("prompt",), _read_completion, _read_completion, _completion_begins, _count
