@@ -20,6 +20,9 @@ Read the package in this order and you follow one event from the provider's call
 raised, `_guard` the one place that swallows errors. `cli` and `server` stand beside the road.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from ._api import aflush, flush, get_client, init, shutdown
 from ._client import Client
 from ._config import LumiqConfig
@@ -28,10 +31,12 @@ from ._errors import ConfigError, LumiqError, MissingExtraError
 from ._queue import Stats
 from ._span import Span, span
 from ._version import __version__
-from .providers.anthropic import patch_anthropic, unpatch_anthropic, wrap_anthropic
-from .providers.autopatch import autopatch
-from .providers.google import patch_google, unpatch_google, wrap_google
-from .providers.openai import patch_openai, unpatch_openai, wrap_openai
+
+if TYPE_CHECKING:
+    from .providers.anthropic import patch_anthropic, unpatch_anthropic, wrap_anthropic
+    from .providers.autopatch import autopatch
+    from .providers.google import patch_google, unpatch_google, wrap_google
+    from .providers.openai import patch_openai, unpatch_openai, wrap_openai
 
 __all__ = [
     "Client",
@@ -62,9 +67,34 @@ __all__ = [
     "wrap_openai",
 ]
 
-# Tracebacks, reprs and documentation show the names users import.
+# A provider's tables take two milliseconds to load; they are, when its name is first used (PEP 562).
+_LATER: Final = {
+    f"{verb}_{provider}": f".providers.{provider}"
+    for provider in ("anthropic", "google", "openai")
+    for verb in ("patch", "unpatch", "wrap")
+} | {"autopatch": ".providers.autopatch"}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LATER.get(name)
+    if module is None:
+        raise AttributeError(f"module 'lumiqtrace' has no attribute {name!r}")
+    found = getattr(import_module(module, __name__), name)
+    return globals().setdefault(name, _shown_here(found))
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _shown_here(found: Any) -> Any:
+    """Tracebacks, reprs and documentation show the name that users import."""
+    if getattr(found, "__module__", "").startswith("lumiqtrace."):
+        found.__module__ = "lumiqtrace"
+    return found
+
+
 for _name in __all__:
-    _object = globals()[_name]
-    if getattr(_object, "__module__", "").startswith("lumiqtrace."):
-        _object.__module__ = "lumiqtrace"
-del _name, _object
+    if _name not in _LATER:
+        _shown_here(globals()[_name])
+del _name

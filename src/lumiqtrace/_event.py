@@ -22,7 +22,7 @@ MAX_EVENTS_PER_BATCH: Final = 100
 """The ingest endpoint refuses more events than this in one request."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Usage:
     """What a price depends on beyond the event's own token counts. It stays in the process.
 
@@ -48,7 +48,7 @@ class Usage:
     api_url: str | None = None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Event:
     """One line of an ingest request.
 

@@ -11,8 +11,7 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ._encode import compress, decompress
 from ._event import MAX_EVENTS_PER_BATCH
@@ -27,8 +26,7 @@ MAX_BATCH_BYTES: Final = 1024 * 1024
 _speaking: Final = Guard("writing to the log", limit=None)
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(NamedTuple):
     """Compressed lines, ready to send; `start` is the queue position of the first."""
 
     body: bytes

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 BACKOFF_BASE: Final = 0.5
 BACKOFF_CAP: Final = 30.0
@@ -26,8 +25,7 @@ class Verdict(Enum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """A verdict; `reason` names it in the statistics, `wait` is what the server asked for, in seconds."""
 
     verdict: Verdict

@@ -10,8 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from ._config import LumiqConfig, Secret
 from ._lifecycle import loading
@@ -24,8 +23,7 @@ MAX_REPLY_BYTES: Final = 64 * 1024
 INGEST_PATH: Final = "/v1/ingest"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What came back. `headers` has lower-case names."""
 
     status: int

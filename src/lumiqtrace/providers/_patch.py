@@ -13,21 +13,20 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 from types import FunctionType, MethodType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .._errors import MissingExtraError
 from .._guard import Guard
 from ._call import Call
+from ._imports import when_imported
 
 _inside: Final[ContextVar[object]] = ContextVar("lumiqtrace_inside", default=None)
 """The request under way: a subclass that another tracer replaced calls the base's method with the same
 object, and that is still one call."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A method of a class in a module of the library; `alias` is the class's name in other versions."""
 
     module: str
@@ -71,10 +70,8 @@ class Patch(ABC):
             if self._required and not _installed(self._package):
                 self._wanted = False
                 raise MissingExtraError(f"patch_{self._extra}()", self._extra)
-            from wrapt import register_post_import_hook
-
             self._hooked = True
-            register_post_import_hook(self._imported, self._package)
+            when_imported(self._package, self._imported)
 
     def remove(self) -> None:
         """Put the original methods back. What someone else wrapped meanwhile stays, and passes through."""

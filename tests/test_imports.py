@@ -1,0 +1,125 @@
+"""Waiting for a module's import, with real modules on disk."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import threading
+
+import pytest
+
+from lumiqtrace.providers import _imports
+from lumiqtrace.providers._imports import when_imported
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder on the path; what is imported from it is forgotten afterwards."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+    _imports._waiting.clear()
+
+
+def test_the_action_sees_the_whole_module_once(folder):
+    (folder / "lq_whole.py").write_text("first = 1\nlast = 2\n")
+    seen = []
+    when_imported("lq_whole", lambda module: seen.append(module.last))
+    assert "lq_whole" not in sys.modules
+    importlib.import_module("lq_whole")
+    importlib.import_module("lq_whole")
+    assert seen == [2]
+
+
+def test_a_module_that_is_there_is_acted_on_at_once():
+    seen = []
+    when_imported("json", seen.append)
+    assert seen == [sys.modules["json"]]
+
+
+def test_the_module_is_as_without_us(folder):
+    (folder / "lq_plain.py").write_text("def f():\n    return 1\n")
+    when_imported("lq_plain", lambda module: None)
+    module = importlib.import_module("lq_plain")
+    assert type(module.__loader__) is type(module.__spec__.loader) is type(sys.modules["json"].__loader__)
+    assert inspect.getsource(module.f) == "def f():\n    return 1\n"
+    assert importlib.reload(module) is module
+
+
+def test_modules_inside_packages(folder):
+    package = folder / "lq_pack" / "inner"
+    package.mkdir(parents=True)
+    (folder / "lq_pack" / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("from .deep import value\n")
+    (package / "deep.py").write_text("value = 7\n")
+    seen = []
+    when_imported("lq_pack.inner.deep", lambda module: seen.append(module.value))
+    when_imported("lq_pack.inner", lambda module: seen.append(module.__name__))
+    importlib.import_module("lq_pack")
+    assert seen == []
+    importlib.import_module("lq_pack.inner")
+    assert seen == [7, "lq_pack.inner"]
+
+
+def test_an_import_that_fails_is_the_applications_and_the_next_one_counts(folder):
+    path = folder / "lq_late.py"
+    path.write_text("raise LookupError('not yet')\n")
+    seen = []
+    when_imported("lq_late", seen.append)
+    with pytest.raises(LookupError, match="not yet"):
+        importlib.import_module("lq_late")
+    assert seen == []
+    path.write_text("now = True  # longer, so that what was compiled is not taken for it\n")
+    importlib.invalidate_caches()
+    assert importlib.import_module("lq_late").now
+    assert len(seen) == 1
+
+
+def test_a_module_that_does_not_exist_is_missing_as_ever(folder):
+    when_imported("lq_nowhere", lambda module: None)
+    with pytest.raises(ModuleNotFoundError, match="lq_nowhere"):
+        importlib.import_module("lq_nowhere")
+    assert importlib.util.find_spec("lq_nowhere") is None
+
+
+def test_another_hook_that_asks_all_finders(folder, monkeypatch):
+    """Import hooks of this kind ask every finder in turn, ours included; none may go round in circles."""
+    (folder / "lq_shared.py").write_text("")
+    asked = []
+
+    class Other:
+        def find_spec(self, name, path=None, target=None):
+            if name != "lq_shared" or asked:
+                return None
+            asked.append(name)
+            return importlib.util.find_spec(name)
+
+    seen = []
+    when_imported("lq_shared", seen.append)
+    monkeypatch.setattr(sys, "meta_path", [Other(), *sys.meta_path])
+    importlib.import_module("lq_shared")
+    assert asked == ["lq_shared"]
+    assert len(seen) == 1
+
+
+def test_threads_that_import_at_once_get_one_module_and_one_action(folder):
+    (folder / "lq_threads.py").write_text("")
+    seen, found = [], []
+    start = threading.Barrier(8)
+
+    def import_it():
+        start.wait()
+        found.append(importlib.import_module("lq_threads"))
+
+    when_imported("lq_threads", seen.append)
+    threads = [threading.Thread(target=import_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(map(id, found))) == 1
+    assert len(seen) == 1
