@@ -22,7 +22,8 @@ def folder(tmp_path, monkeypatch):
     yield tmp_path
     for name in set(sys.modules) - before:
         del sys.modules[name]
-    _imports._waiting.clear()
+    for name in [name for name in _imports._waiting if name.startswith("lq_")]:
+        del _imports._waiting[name]
 
 
 def test_the_action_sees_the_whole_module_once(folder):
