@@ -131,6 +131,18 @@ def test_a_full_batch_leaves_after_a_burst_too(exporters, backend):
     backend.wait_for(lambda: len(backend.events) == 510)
 
 
+def test_a_program_that_computes_without_a_pause_is_followed(exporters):
+    """Each release of the interpreter's lock is too short for our thread, and starts its wait anew."""
+    wire = Wire()
+    exporter = exporters(wire, flush_interval=0.01, max_queue_events=1_000_000)
+    for number in range(200_000):
+        exporter.submit(Note(number))
+        os.urandom(16)
+        if wire.sent:
+            break
+    assert wire.sent
+
+
 def test_large_recordings_do_not_wait_for_a_full_batch(exporters, backend):
     exporter = exporters(http(backend), batch_size=100, flush_interval=3600)
     for number in range(2):

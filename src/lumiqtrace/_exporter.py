@@ -37,6 +37,16 @@ MAX_RAW_BYTES: Final = 4 * 1024 * 1024
 """Bytes of recordings that are kept as they are."""
 
 
+CROWDED: Final = 500
+"""Recordings that may wait for our thread before the callers step aside for it."""
+
+STEP_ASIDE_EVERY: Final = 8
+"""To deliver a batch takes the interpreter some ten times; at this pace a loop of calls is followed."""
+
+STEP_ASIDE: Final = 50e-6
+"""Seconds; the other thread needs about so long to wake up."""
+
+
 class Exporter:
     """Delivers what `submit` was given. It makes no thread and no connection before the first."""
 
@@ -83,7 +93,11 @@ class Exporter:
     # ---- what the application's threads call -------------------------------------------------------
 
     def submit(self, recording: Recording) -> None:
-        """Queue one recording. Takes microseconds; does no I/O."""
+        """Queue one recording. Takes microseconds; does no I/O.
+
+        Where very many wait it steps aside for a moment: a program that computes without a pause can keep
+        our thread from running for seconds (10 were measured), and what waits then is lost in the end.
+        """
         queue = self._queue
         waiting = queue.put(recording)
         if not self._nudged and (
@@ -93,6 +107,8 @@ class Exporter:
             or self._thread is None
         ):
             self._nudge()
+        elif waiting >= CROWDED and not waiting % STEP_ASIDE_EVERY:
+            time.sleep(STEP_ASIDE)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was recorded before is settled, up to `timeout` seconds.
