@@ -12,9 +12,9 @@ CLIENTS = {
     # httpx 0.28 dropped an argument that clients of 2024 still pass.
     "oldest": ["openai==1.40.0", "anthropic==0.40.0", "google-genai==1.0.0", "httpx<0.28"],
     "2025": ["openai==1.109.1", "anthropic==0.75.0", "google-genai==1.75.0"],
-    "openai2": ["openai==2.0.0"],
-    "early2026": ["openai==2.54.0", "anthropic==1.0.0"],
-    "newest": ["openai", "anthropic", "google-genai"],
+    "openai2": ["openai==2.0.0", "anthropic==0.75.0", "google-genai==1.75.0"],
+    "early2026": ["openai==2.54.0", "anthropic==1.0.0", "google-genai==1.75.0"],
+    "newest": ["openai", "anthropic", "google-genai", "botocore"],
 }
 
 TESTS = [
