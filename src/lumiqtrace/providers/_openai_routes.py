@@ -129,15 +129,23 @@ def _chat_begins(chunk: Any) -> bool:
     return False
 
 
+_REASON: Final = b'"finish_reason":'
+_REASON_NULL: Final = b'"finish_reason":null'
+_REASON_NULL_SPACED: Final = b'"finish_reason": null'
+_USAGE: Final = b'"usage":'
+_USAGE_NULL: Final = b'"usage":null'
+_USAGE_NULL_SPACED: Final = b'"usage": null'
 _TELLING: Final = (b'"tool_calls"', b'"function_call"', b'"error"', b'"x_groq"')
 
 
 def _chat_is_plain(payload: bytes) -> bool:
     """By its bytes, in the two ways in which JSON is spaced; anything else is parsed."""
-    for name in (b'"finish_reason":', b'"usage":'):
-        if payload.count(name) != payload.count(name + b"null") + payload.count(name + b" null"):
-            return False
-    return b'"finish_reason"' in payload and not any(word in payload for word in _TELLING)
+    reasons = payload.count(_REASON)
+    if not reasons or payload.count(_REASON_NULL) + payload.count(_REASON_NULL_SPACED) != reasons:
+        return False
+    if _USAGE in payload and payload.count(_USAGE_NULL) + payload.count(_USAGE_NULL_SPACED) != 1:
+        return False
+    return not any(word in payload for word in _TELLING)
 
 
 # ---- responses ---------------------------------------------------------------------------------------

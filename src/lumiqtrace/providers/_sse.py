@@ -45,5 +45,7 @@ def _with_plain_newlines(text: bytes) -> bytes:
 
 
 def _payload(block: bytes) -> bytes:
+    if b"\n" not in block:  # as nearly every event of a model's stream
+        return block[5:].removeprefix(b" ") if block.startswith(_DATA) else b""
     lines = [line[5:].removeprefix(b" ") for line in block.split(b"\n") if line.startswith(_DATA)]
     return b"\n".join(lines)
