@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import contextlib
+import copy
+import dataclasses
+import inspect
 import pickle
+import subprocess
+import sys
 import traceback
 
 import pytest
 
 import lumiqtrace
 from lumiqtrace import ConfigError, LumiqConfig
+from lumiqtrace._client import client_for
 from lumiqtrace._config import Secret
 
 KEY = "lqt_" + "0f" * 32
@@ -37,6 +44,21 @@ KEY = "lqt_" + "0f" * 32
         ({"prices": {"m": {"inputs": 3}}}, ["prices", "'m'", "'inputs'"]),
         ({"prices": {"m": {"input": -3}}}, ["prices", "'m'", "-3"]),
         ({"store_prompts": "yes"}, ["store_prompts", "'yes'"]),
+        ({"sample_rate": 1.5}, ["sample_rate", "1.5", "0 to 1"]),
+        ({"sample_rate": -0.1}, ["sample_rate", "-0.1"]),
+        ({"sample_rate": "half"}, ["sample_rate", "'half'"]),
+        ({"sample_rate": float("nan")}, ["sample_rate", "nan"]),
+        ({"sample_errors": 1}, ["sample_errors", "1"]),
+        ({"redact_fields": "password"}, ["redact_fields", "'password'", "list"]),
+        ({"redact_fields": ["password", 3]}, ["redact_fields", "3"]),
+        ({"redact_fields": ["_"]}, ["redact_fields", "'_'"]),
+        ({"replace_default_redact_fields": "yes"}, ["replace_default_redact_fields", "'yes'"]),
+        ({"redact_secrets": 0}, ["redact_secrets", "0"]),
+        ({"before_send": "print"}, ["before_send", "'print'", "function"]),
+        ({"capture_request_body": "yes"}, ["capture_request_body", "'yes'"]),
+        ({"capture_response_body": "yes"}, ["capture_response_body", "'yes'"]),
+        ({"max_body_bytes": -1}, ["max_body_bytes", "-1"]),
+        ({"flush": "never"}, ["flush", "'never'", "auto", "background", "request"]),
     ],
 )
 def test_a_wrong_option_is_named_with_its_value(options, names):
@@ -95,10 +117,92 @@ def test_a_wrong_environment_variable_is_named(monkeypatch, variable, value):
     assert variable.lower() in str(caught.value).lower()
 
 
+def test_a_configuration_of_ones_own_reads_the_environment_for_what_was_not_passed(monkeypatch):
+    monkeypatch.setenv("LUMIQTRACE_API_KEY", KEY)
+    monkeypatch.setenv("LUMIQTRACE_BASE_URL", "http://127.0.0.1:8417")
+    monkeypatch.setenv("LUMIQTRACE_SAMPLE_RATE", "0.25")
+    monkeypatch.setenv("LUMIQTRACE_BATCH_SIZE", "20")
+    monkeypatch.setenv("LUMIQTRACE_REDACT_FIELDS", "iban, customer-no,,")
+    monkeypatch.setenv("LUMIQTRACE_FLUSH", "request")
+    config = LumiqConfig(sample_rate=1.0, environment="production", api_key=None)
+    assert config.api_key == Secret(KEY)
+    assert config.base_url == "http://127.0.0.1:8417"
+    assert config.sample_rate == 1.0, "what was passed counts, also where it is the default"
+    assert (config.batch_size, config.flush_interval, config.flush) == (20, 5.0, "request")
+    assert config.redact_fields == ("iban", "customer-no")
+
+
+def test_every_option_has_its_variable_and_init_has_every_option(monkeypatch):
+    parameters = inspect.signature(lumiqtrace.init).parameters
+    assert set(parameters) == {option.name for option in dataclasses.fields(LumiqConfig)}
+    for option in dataclasses.fields(LumiqConfig):
+        if option.name not in ("prices", "before_send", "enabled"):
+            monkeypatch.setenv(f"LUMIQTRACE_{option.name.upper()}", "!")
+            with contextlib.suppress(ConfigError):
+                assert getattr(LumiqConfig(), option.name) in ("!", ("!",))
+            monkeypatch.delenv(f"LUMIQTRACE_{option.name.upper()}")
+
+
+def test_what_is_switched_off_by_name_reads_nothing(monkeypatch):
+    monkeypatch.setenv("LUMIQTRACE_BATCH_SIZE", "many")
+    assert not LumiqConfig(enabled=False).active
+    done = subprocess.run([sys.executable, "-c", "import lumiqtrace"], check=False, timeout=50)
+    assert done.returncode == 0, "an import never fails for an option"
+
+
+def test_equal_options_are_equal_configurations():
+    def hook(event):
+        return event
+
+    assert LumiqConfig(redact_fields=["a"], before_send=hook) == LumiqConfig(
+        redact_fields=("a",), before_send=hook
+    )
+    assert LumiqConfig() == LumiqConfig(batch_size=10)
+    assert hash(LumiqConfig(redact_fields=["a"])) == hash(LumiqConfig(redact_fields=["a"]))
+    assert dataclasses.replace(LumiqConfig(batch_size=3), debug=True) == LumiqConfig(batch_size=3, debug=True)
+    assert copy.copy(LumiqConfig(batch_size=3)) == LumiqConfig(batch_size=3)
+
+
 def test_the_defaults_are_those_of_the_documentation():
-    config = LumiqConfig()
-    assert config.base_url == "https://api.lumiqtrace.com"
-    assert (config.environment, config.enabled, config.batch_size) == ("production", True, 50)
-    assert (config.flush_interval, config.max_queue_events) == (2.0, 50_000)
-    assert config.max_queue_bytes == 32 * 1024 * 1024
-    assert not config.active
+    own, init = LumiqConfig(), LumiqConfig.from_options({})
+    assert (own.batch_size, own.flush_interval) == (10, 5.0)
+    assert (init.batch_size, init.flush_interval) == (50, 2.0)
+    for config in (own, init):
+        assert config.base_url == "https://api.lumiqtrace.com"
+        assert (config.environment, config.enabled, config.max_queue_events) == ("production", True, 50_000)
+        assert config.max_queue_bytes == 32 * 1024 * 1024
+        assert (config.sample_rate, config.sample_errors, config.flush) == (1.0, False, "auto")
+        assert (config.capture_request_body, config.capture_response_body, config.max_body_bytes) == (
+            False,
+            False,
+            65_536,
+        )
+        assert (config.redact_fields, config.replace_default_redact_fields, config.redact_secrets) == (
+            (),
+            False,
+            True,
+        )
+        assert not config.active
+
+
+def test_a_middleware_initialises_the_client_unless_init_did(backend):
+    config = LumiqConfig(api_key=KEY, base_url=backend.url)
+    client = client_for(config)
+    assert client.recording
+    assert lumiqtrace.get_client() is client
+    assert client_for(LumiqConfig(api_key=KEY, base_url=backend.url, environment="other")) is client
+    assert client_for(LumiqConfig(enabled=False)) is client
+    client.shutdown()
+    assert client_for(config) is not client
+
+
+@pytest.mark.parametrize("options", [{"enabled": False}, {"sample_rate": 0.0}, {}])
+def test_after_init_a_middleware_takes_the_client_there_is(backend, options):
+    client = lumiqtrace.init(KEY, base_url=backend.url, **options)
+    assert client_for(LumiqConfig(api_key=KEY, base_url=backend.url)) is client
+
+
+def test_a_middleware_with_a_key_starts_what_init_could_not(backend):
+    lumiqtrace.init()
+    assert not client_for(LumiqConfig()).recording
+    assert client_for(LumiqConfig(api_key=KEY, base_url=backend.url)).recording

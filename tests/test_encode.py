@@ -102,8 +102,8 @@ class Hostile:
         ({(1, 2): "x"}, {"(1, 2)": "x"}),
         ("a\ud800b", "a?b"),
         ("nul \x00 line\u2028", "nul \x00 line\u2028"),
-        ("x" * 9000, "x" * 8192 + "…"),
-        (list(range(1000)), list(range(256))),
+        ("x" * 70_000, "x" * 65_536 + "…"),
+        (list(range(5000)), [*range(4096), "…"]),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -120,6 +120,19 @@ def test_depth_and_cycles_end():
         deep = [deep]
     for value in (cycle, deep):
         assert len(encode(make(metadata={"value": value}))) < 20_000
+
+
+def test_the_same_thing_many_times_on_many_levels_ends():
+    value: object = "end"
+    for _ in range(64):
+        value = [value, value]
+    assert len(encode(make(metadata={"value": value}))) < MAX_LINE_BYTES
+
+
+def test_metadata_goes_before_tags_where_a_line_is_too_long():
+    found = read(encode(make(metadata={str(n): "y" * 60_000 for n in range(9)}, tags={"a": "b"})))
+    assert "metadata" not in found
+    assert found["tags"] == {"a": "b"}
 
 
 def test_a_huge_event_is_cut_to_a_line_the_server_takes():

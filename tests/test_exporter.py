@@ -134,8 +134,8 @@ def test_a_full_batch_leaves_after_a_burst_too(exporters, backend):
 def test_a_program_that_computes_without_a_pause_is_followed(exporters):
     """Each release of the interpreter's lock is too short for our thread, and starts its wait anew."""
     wire = Wire()
-    exporter = exporters(wire, flush_interval=0.01, max_queue_events=1_000_000)
-    for number in range(200_000):
+    exporter = exporters(wire, flush_interval=0.01, max_queue_events=1_000_000, max_queue_bytes=1 << 30)
+    for number in range(1_000_000):
         exporter.submit(Note(number))
         os.urandom(16)
         if wire.sent:

@@ -1,13 +1,27 @@
+"""Secrets by name and by looks, in every notation; harmless text stays, and time grows with length alone."""
+
 from __future__ import annotations
 
+import json
 import time
+import uuid
+from datetime import UTC, datetime
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumiqtrace._redact import redact_text
+from lumiqtrace._event import iso_timestamp, new_event_id, new_span_id, new_trace_id
+from lumiqtrace._redact import BUILT_IN, REDACTED, Redactor, redact_text
+from lumiqtrace._secrets import is_card
 from lumiqtrace._span import MAX_MESSAGE, shorten
+
+redactor = Redactor()
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
+PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\nIBAAKC\n-----END RSA PRIVATE KEY-----"
+
+# ---- by looks ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -16,13 +30,27 @@ from lumiqtrace._span import MAX_MESSAGE, shorten
         "sk-proj-abcdefghij0123456789",
         "sk-ant-api03-abc_def-ghi",
         "sk-abcd********************wxyz",
+        "sk_live_" + "a1" * 12,
         "lqt_" + "ab" * 32,
         "lqr_" + "cd" * 32,
         "AIzaSyA-1234567890abcdefgh",
         "gsk_0123456789abcdef",
         "xai-0123456789abcdef",
         "hf_abcdefghijklmnop",
-        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+        "AKIA" + "IOSFODNN7EXAMPLE",
+        "ghp_" + "a1B2" * 9,
+        "github_pat_" + "a1B2_" * 9,
+        "xoxb-123456789012-abcdefghijkl",
+        JWT,
+        PEM,
+        "4111 1111 1111 1111",
+        "4111-1111-1111-1111",
+        "4111111111111111",
+        "3782 822463 10005",
+        "5555555555554444",
+        "6011000990139424",
+        "30569309025904",
+        "2223003122003222",
     ],
 )
 def test_what_looks_like_a_secret_does_not_pass(secret):
@@ -32,15 +60,63 @@ def test_what_looks_like_a_secret_does_not_pass(secret):
     assert found.endswith("in the dashboard.")
 
 
-def test_a_bearer_token_of_any_shape_does_not_pass():
-    assert redact_text("Authorization: Bearer abcDEF0123.~+/=") == "Authorization: Bearer [REDACTED]"
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_a_bearer_token_of_any_shape_does_not_pass(scheme):
+    assert redact_text(f"got: {scheme} abcDEF0123.~+/=") == f"got: {scheme} [REDACTED]"
+
+
+def test_a_private_key_that_was_cut_off_does_not_pass():
+    assert redact_text("key: " + PEM[:50]) == "key: [REDACTED]"
+
+
+@pytest.mark.parametrize("password", ["hunter2", "p@ss", "a:b?c#d", "%41"])
+def test_a_password_in_an_address_does_not_pass(password):
+    found = redact_text(f"cannot reach postgres://app:{password}@db.example/shop, giving up")
+    assert found == "cannot reach postgres://[REDACTED]@db.example/shop, giving up"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "task-force-one", "the sky is high", "ask-me", "risk-free-choice", "gpt-4o"]
-)
-def test_ordinary_words_stay(text):
+    "text",
+    [
+        "", "task-force-one", "the sky is high", "ask-me", "risk-free-choice", "gpt-4o", "2026-04-20T10:00:00.000Z",
+        "2026-04-20 10-00-00", "20260420100000", "1763731200000", "0.4111111111111111", "4111 1111 1111 1112",
+        "https://example.com/a?b=c", "mail me@example.com", "eyJust a word", "https://host:8080/x@y", "4111111111111111a",
+    ],
+)  # fmt: skip
+def test_ordinary_text_stays(text):
     assert redact_text(text) == text
+
+
+@given(st.uuids(version=4), st.floats(0, 4e9), st.floats(0, 1))
+def test_ids_and_times_stay(some_id, seconds, fraction):
+    moment = datetime.fromtimestamp(seconds, UTC)
+    for text in (
+        str(some_id),
+        str(uuid.UUID(int=some_id.int)),
+        iso_timestamp(seconds),
+        moment.isoformat(),
+        str(fraction),
+    ):
+        assert redact_text(f"at {text}, ") == f"at {text}, "
+    for made in (new_event_id(), new_trace_id()):
+        assert redact_text(made) == made
+
+
+def test_our_own_ids_stay_whatever_they_are():
+    made = [f"{new_trace_id()} {new_span_id()[:12]}" for _ in range(20_000)]
+    assert [redact_text(text) for text in made] == made
+
+
+@given(st.sampled_from("3456"), st.text("0123456789", min_size=11, max_size=17))
+def test_a_number_is_a_card_with_one_last_digit(first, rest):
+    assert (
+        sum(is_card(first + rest + digit) for digit in "0123456789") == (first != "2" or False)
+        or first == "2"
+    )
+
+
+def test_a_card_is_found_between_other_numbers():
+    assert redact_text("2 4111 1111 1111 1111 5 items") == "2 [REDACTED] 5 items"
 
 
 @given(st.text(), st.text(), st.text(alphabet="abcdefghijklmnop0123456789", min_size=20, max_size=64))
@@ -56,9 +132,225 @@ def test_a_key_is_not_cut_into_something_unrecognisable():
         assert "0123456789" not in shorten("x" * pad + " sk-0123456789abcdef")
 
 
-@pytest.mark.parametrize("unit", ["a", "sk-", "eyJ", "eyJa.", "bearer ", "lqt", "-"])
-def test_a_megabyte_is_read_in_one_pass(unit):
-    text = unit * (1024 * 1024 // len(unit))
-    started = time.thread_time()
-    redact_text(text)
-    assert time.thread_time() - started < 2, "quadratic patterns take minutes here"
+# ---- by name -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_names_in_every_spelling(name):
+    words = name.split("_")
+    camel = words[0] + "".join(word.title() for word in words[1:])
+    for spelling in (name, name.upper(), camel, camel[0].upper() + camel[1:], "-".join(words), "".join(words), f"new_{name}", f"user[{name}]"):  # fmt: skip
+        assert redactor.value({spelling: "x1"}) == {spelling: REDACTED}, spelling
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["author", "tokens", "max_tokens", "token_count", "authors", "secretary", "compass", "", "key", "x"],
+)
+def test_names_that_only_look_alike_stay(name):
+    assert redactor.value({name: "harmless"}) == {name: "harmless"}
+
+
+def test_names_of_the_user_are_added_or_replace_the_built_in_ones():
+    data = {"iban": "1", "customer.iban": "1", "libAN": "2", "password": "3"}
+    assert Redactor(["IBAN"]).value(data) == {"iban": REDACTED, "customer.iban": REDACTED, "libAN": REDACTED, "password": REDACTED} | {"libAN": "2"}  # fmt: skip
+    assert Redactor(["iban"], replace=True).value(data)["password"] == "3"
+
+
+def test_values_of_every_kind_go_and_what_is_no_secret_stays():
+    data = {
+        "password": ["a", {"b": "c"}],
+        "token": 5,
+        "cvv": 123,
+        "auth": None,
+        "secret": True,
+        "to_first_token": 0.3,
+    }
+    assert redactor.value(data) == {
+        "password": REDACTED, "token": REDACTED, "cvv": REDACTED, "auth": None, "secret": True, "to_first_token": 0.3,
+    }  # fmt: skip
+
+
+def test_a_card_as_a_number_goes():
+    assert redactor.value([4111111111111111, 4111111111111112, -1, 10**30, True]) == [
+        REDACTED, 4111111111111112, -1, 10**30, True,
+    ]  # fmt: skip
+
+
+def test_what_a_validation_quotes_goes_with_its_field():
+    detail = [
+        {"type": "too_short", "loc": ["body", "password"], "input": "12345"},
+        {"loc": ["body", "age"], "input": "x"},
+    ]
+    assert redactor.value({"detail": detail}) == {"detail": [detail[0] | {"input": REDACTED}, detail[1]]}
+
+
+def test_nothing_is_changed_in_place():
+    data = {"a": [{"password": "x"}]}
+    assert redactor.value(data) == {"a": [{"password": REDACTED}]}
+    assert data == {"a": [{"password": "x"}]}
+
+
+def test_what_holds_itself_or_is_very_deep_ends():
+    loop: dict[str, object] = {"password": "x1"}
+    loop["self"] = [loop, loop]
+    assert "x1" not in repr(redactor.value(loop))
+    deep: object = {"password": "x1"}
+    for _ in range(5000):
+        deep = [deep]
+    assert "x1" not in repr(redactor.value(deep))
+    shared: list[object] = ["x"]
+    for _ in range(60):
+        shared = [shared, shared]
+    assert redactor.value(shared)
+
+
+def test_objects_become_text_without_secrets():
+    class Account:
+        def __repr__(self):
+            return "Account(name='a', password='hunter2')"
+
+    class Rude:
+        def __str__(self):
+            raise RuntimeError
+
+    found = redactor.value({"account": Account(), "rude": Rude(), 3: b"token=abc"})
+    assert "hunter2" not in found["account"]
+    assert "abc" not in found["3"]
+    assert "Rude" in found["rude"]
+
+
+# ---- in text -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("login failed: password=hunter2", "login failed: password=[REDACTED]"),
+        ("login failed, api_key: hunter2 was refused", "login failed, api_key: [REDACTED] was refused"),
+        ("{'password': 'hun\\'ter2', 'b': 1}", "{'password': '[REDACTED]', 'b': 1}"),
+        ("{b'password': b'hunter2'}", "{b'password': b'[REDACTED]'}"),
+        ("User(name='a', password='hunter2')", "User(name='a', password='[REDACTED]')"),
+        ('got {"token": "hunter2", "b": 1} from', 'got {"token": "[REDACTED]", "b": 1} from'),
+        ('got {"token": {"a": "hunter2 }"}} from', 'got {"token": [REDACTED]} from'),
+        ('cut: {"a": 1, "token": "hunter2 and', 'cut: {"a": 1, "token": "[REDACTED]'),
+        ('cut: {"token": ["hunter2", "and', 'cut: {"token": [REDACTED]'),
+        ('"{\\"token\\": \\"hunter2\\"}" he said', '"{\\"token\\": \\"[REDACTED]\\"}" he said'),
+        ("GET /a?token=hunter2&b=1 404", "GET /a?token=[REDACTED]&b=1 404"),
+        ("Authorization: Basic hunter2 a b\nHost: c", "Authorization: [REDACTED]\nHost: c"),
+        ("Cookie: a=hunter2; b=hunter2\nHost: c", "Cookie: [REDACTED]\nHost: c"),
+        ("token: Bearer hunter2", "token: [REDACTED]"),
+        ("os.environ['DB_PASSWORD'] = 'hunter2'", "os.environ['DB_PASSWORD'] = '[REDACTED]'"),
+        ("password => hunter2", "password => [REDACTED]"),
+        ('{"a":{"token":12,"b":1}} x', '{"a":{"token":[REDACTED],"b":1}} x'),
+        ('{"token":null,"ttfToken":0.5} x', '{"token":null,"ttfToken":0.5} x'),
+        ("the password is long; 10:30, a=b, x == y", "the password is long; 10:30, a=b, x == y"),
+        ("password:", "password:"),
+        ("<a><password>hunter2</password><b>c</b></a>", "<a><password>[REDACTED]</password><b>c</b></a>"),
+        ('<x:Token type="a">hunter2</x:Token>', '<x:Token type="a">[REDACTED]</x:Token>'),
+        ("<token><![CDATA[hunter<2]]></token>", "<token>[REDACTED]</token>"),
+        ("<token></token> a > b", "<token></token> a > b"),
+    ],
+)
+def test_pairs_in_any_text(text, found):
+    assert redactor.text(text) == found
+    assert redactor.text(found) == found, "a second time changes nothing"
+
+
+def test_json_text_is_read_at_any_depth():
+    inner = json.dumps({"a": [{"apiKey": 'hun"ter2'}]})
+    text = json.dumps({"body": json.dumps({"body": inner}), "n": 1})
+    found = json.loads(redactor.text(text))
+    assert found["n"] == 1
+    assert json.loads(json.loads(found["body"])["body"]) == {"a": [{"apiKey": REDACTED}]}
+
+
+def test_harmless_json_text_stays_as_it_was_written():
+    text = '{"b" : [1.0,  2e3], "a":"\\u00e9"}'
+    assert redactor.text(text) == text
+
+
+def test_headers_by_name_and_by_value():
+    found = redactor.headers([
+        (b"Cookie", b"a=1"), ("Set-Cookie", "b=2"), ("X-API-Key", "c"), ("Authorization", "Basic d"), ("Proxy-Authorization", "e"),
+        ("X-Auth-Token", "f"), ("Accept", "text/html"), ("accept", "*/*"), (b"Referer", b"https://h/?token=g"),
+    ])  # fmt: skip
+    assert found == {
+        "cookie": REDACTED, "set-cookie": REDACTED, "x-api-key": REDACTED, "authorization": REDACTED, "proxy-authorization": REDACTED,
+        "x-auth-token": REDACTED, "accept": "text/html, */*", "referer": "https://h/?token=[REDACTED]",
+    }  # fmt: skip
+    assert Redactor(replace=True).headers({"cookie": "a", "x-auth-token": "b"}) == {
+        "cookie": REDACTED,
+        "x-auth-token": "b",
+    }
+
+
+def test_queries_and_forms():
+    assert (
+        redactor.query("?q=a%20b&api%5Fkey=hun%26ter2&api_key&x=")
+        == "?q=a%20b&api%5Fkey=[REDACTED]&api_key&x="
+    )
+    assert redactor.query("") == ""
+    assert (
+        redactor.form("user%5Bpassword%5D=a;b&card=4111+1111+1111+1111")
+        == "user%5Bpassword%5D=[REDACTED]&card=[REDACTED]"
+    )
+    assert redactor.form("next=%2Flogin%3Ftoken%3Dhunter2") == "next=%2Flogin%3Ftoken%3D[REDACTED]"
+    assert redactor.form('{"password": "a&b=c;d"}') == '{"password": "[REDACTED]"}', (
+        "curl -d sends JSON as a form"
+    )
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b c", "é"]), st.text(max_size=5))))
+def test_a_harmless_form_stays(fields):
+    form = urlencode(fields)
+    assert redactor.form(form) == form
+    assert parse_qsl(redactor.query(form), keep_blank_values=True) == fields
+
+
+def test_looks_can_be_switched_off():
+    plain = Redactor(secrets=False)
+    assert plain.text(f"see {JWT}") == f"see {JWT}"
+    assert plain.value({"a": 4111111111111111, "password": "x"}) == {
+        "a": 4111111111111111,
+        "password": REDACTED,
+    }
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
+    )
+)
+def test_any_value_is_read(value):
+    redactor.value(value)
+    redactor.text(json.dumps(value))
+    redactor.text(repr(value))
+
+
+# ---- in one pass -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a", "1", "-", "eyJ", "sk-", '"', "'", "eyJa.", "eyJaaaaaaaaa-", "eyJaaaaaaaaa.", "bearer ", "lqt", "xox", "1-", "4 ", "a:",
+        "<a>", "</a>", "<token>", "<token><![CDATA[", "password:", "password:{", 'password:\\"', "{", "[", "://a:", "://@", "-----BEGIN PRIVATE KEY-----", '\\"', "&", "=",
+    ],
+)  # fmt: skip
+def test_time_grows_as_the_text_does(unit):
+    def seconds(length):
+        text = 'password:{"' + unit * (length // len(unit))
+        best = 1e9
+        for _ in range(3):
+            started = time.thread_time()
+            redactor.text(text)
+            redactor.text(text[11:])
+            redactor.form(text[11:])
+            best = min(best, time.thread_time() - started)
+        return best
+
+    seconds(100)
+    assert seconds(64 * 1024) < 64 * max(seconds(4 * 1024), 1e-4), "16 times the text; quadratic is 256 times"

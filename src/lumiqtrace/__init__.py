@@ -5,6 +5,11 @@ Read the package in this order and you follow one event from the provider's call
     providers/     1  a provider call becomes a recording: patch, call, tap, answer
     _context       2  the trace and span it belongs to
     _span          3  spans of the application's own
+    _marks            what a span is told
+    _llm_span         the span that carries the calls made inside it
+    _observe          functions as spans
+    _propagation      traces across processes and threads
+    _logs             the trace's id on log records
     _event         4  the event, field for field as it is sent
     _redact           secrets out of texts
     _queue         5  the bounded inbox
@@ -26,8 +31,18 @@ from typing import TYPE_CHECKING, Any, Final
 from ._api import aflush, flush, get_client, init, shutdown
 from ._client import Client
 from ._config import LumiqConfig
-from ._context import get_current_span_id, get_current_trace_id
+from ._context import (
+    context,
+    get_current_span_id,
+    get_current_trace_id,
+    set_attribute,
+    set_eval_score,
+    set_usage,
+)
 from ._errors import ConfigError, LumiqError, MissingExtraError
+from ._logs import LumiqtraceFilter
+from ._observe import observe_llm, observe_span
+from ._propagation import carry, inject, patch_threads, unpatch_threads
 from ._queue import Stats
 from ._span import Span, span
 from ._version import __version__
@@ -43,25 +58,36 @@ __all__ = [
     "ConfigError",
     "LumiqConfig",
     "LumiqError",
+    "LumiqtraceFilter",
     "MissingExtraError",
     "Span",
     "Stats",
     "__version__",
     "aflush",
     "autopatch",
+    "carry",
+    "context",
     "flush",
     "get_client",
     "get_current_span_id",
     "get_current_trace_id",
     "init",
+    "inject",
+    "observe_llm",
+    "observe_span",
     "patch_anthropic",
     "patch_google",
     "patch_openai",
+    "patch_threads",
+    "set_attribute",
+    "set_eval_score",
+    "set_usage",
     "shutdown",
     "span",
     "unpatch_anthropic",
     "unpatch_google",
     "unpatch_openai",
+    "unpatch_threads",
     "wrap_anthropic",
     "wrap_google",
     "wrap_openai",

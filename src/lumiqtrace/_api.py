@@ -5,9 +5,11 @@ Before `init`, without a key, or when disabled, every one of them does nothing a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from . import _client
 from ._client import Client
-from ._config import LumiqConfig, Prices
+from ._config import BeforeSend, Flush, LumiqConfig, Prices
 
 
 def init(
@@ -16,15 +18,25 @@ def init(
     base_url: str | None = None,
     environment: str | None = None,
     enabled: bool | None = None,
+    sample_rate: float | None = None,
+    sample_errors: bool | None = None,
     batch_size: int | None = None,
     flush_interval: float | None = None,
     flush_timeout: float | None = None,
     shutdown_timeout: float | None = None,
+    flush: Flush | None = None,
     max_queue_events: int | None = None,
     max_queue_bytes: int | None = None,
     prices: Prices | None = None,
     store_prompts: bool | None = None,
     stream_usage: bool | None = None,
+    capture_request_body: bool | None = None,
+    capture_response_body: bool | None = None,
+    max_body_bytes: int | None = None,
+    redact_fields: Sequence[str] | None = None,
+    replace_default_redact_fields: bool | None = None,
+    redact_secrets: bool | None = None,
+    before_send: BeforeSend | None = None,
     debug: bool | None = None,
 ) -> Client:
     """Build the process-wide client and return it.
@@ -39,15 +51,25 @@ def init(
         "base_url": base_url,
         "environment": environment,
         "enabled": enabled,
+        "sample_rate": sample_rate,
+        "sample_errors": sample_errors,
         "batch_size": batch_size,
         "flush_interval": flush_interval,
         "flush_timeout": flush_timeout,
         "shutdown_timeout": shutdown_timeout,
+        "flush": flush,
         "max_queue_events": max_queue_events,
         "max_queue_bytes": max_queue_bytes,
         "prices": prices,
         "store_prompts": store_prompts,
         "stream_usage": stream_usage,
+        "capture_request_body": capture_request_body,
+        "capture_response_body": capture_response_body,
+        "max_body_bytes": max_body_bytes,
+        "redact_fields": redact_fields,
+        "replace_default_redact_fields": replace_default_redact_fields,
+        "redact_secrets": redact_secrets,
+        "before_send": before_send,
         "debug": debug,
     }
     return _client.set_default(LumiqConfig.from_options(options))

@@ -20,7 +20,10 @@ from ._config import LumiqConfig
 from ._event import Recording
 from ._exporter import Exporter
 from ._guard import Guard
+from ._pipeline import Pipeline
 from ._queue import Stats
+from ._redact import Redactor
+from ._sampler import Held, Sampled
 from ._transport import HttpTransport, Transport
 
 logger = logging.getLogger("lumiqtrace")
@@ -52,8 +55,12 @@ class Client:
         self, config: LumiqConfig, transport: Callable[[LumiqConfig], Transport] | None = None
     ) -> None:
         self.config = config
+        self.redactor = Redactor(
+            config.redact_fields, replace=config.replace_default_redact_fields, secrets=config.redact_secrets
+        )
         self._transport = transport or HttpTransport
         self._exporters: dict[int, Exporter] = {}
+        self._held: dict[int, Held] = {}
         self._active = config.active
         self._closed = False
         if self._active:
@@ -64,13 +71,26 @@ class Client:
 
     @property
     def recording(self) -> bool:
-        """Whether calls are recorded: there is a key, it is enabled, and it was not shut down."""
+        """Whether calls are recorded: there is a key, it is enabled, samples, and was not shut down."""
         return self._active and not self._closed
 
-    def record(self, recording: Recording) -> None:
-        """Queue one recording; microseconds, and never an error."""
-        if self._active:
+    @property
+    def closed(self) -> bool:
+        """Whether it was shut down."""
+        return self._closed
+
+    def record(self, recording: Recording, trace: Sampled | None = None) -> None:
+        """Queue one recording; microseconds, and never an error.
+
+        `trace` is the trace it belongs to: where that is not sampled, the recording goes no further, or
+        with `sample_errors` is held until the trace is decided.
+        """
+        if not self._active:
+            return
+        if trace is None or trace.sampled:
             _recording(self._submit, recording)
+        elif self.config.sample_errors:
+            _recording(self._hold, recording, trace)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Block until every event recorded before this call is delivered or given up.
@@ -120,13 +140,29 @@ class Client:
 
     def after_fork_in_child(self) -> None:
         self._exporters = {}
+        self._held = {}
 
     def _settle(self, *, final: bool) -> None:
         for settle in _settlers:
             _recording(settle, self, final)
+        if final:
+            _recording(self._release)
 
     def _submit(self, recording: Recording) -> None:
         self._exporter().submit(recording)
+
+    def _hold(self, recording: Recording, trace: Sampled) -> None:
+        process = os.getpid()
+        held = self._held.get(process)
+        if held is None:
+            held = self._held.setdefault(process, Held())
+        for decided in held.add(recording, trace):
+            self._submit(decided)
+
+    def _release(self) -> None:
+        held = self._held.pop(os.getpid(), None)
+        for decided in held.release() if held else ():
+            self._submit(decided)
 
     def _exporter(self) -> Exporter:
         """This process's exporter. `setdefault` is atomic: two threads that meet here share one."""
@@ -144,6 +180,7 @@ class Client:
             max_queue_events=config.max_queue_events,
             max_queue_bytes=config.max_queue_bytes,
             prices=config.prices,
+            pipeline=Pipeline(self.redactor, config.before_send),
             on_error=_print_line if config.debug else None,
         )
 
@@ -189,6 +226,19 @@ def set_default(config: LumiqConfig) -> Client:
     return _default
 
 
+def client_for(config: LumiqConfig) -> Client:
+    """The client that a middleware with `config` records on.
+
+    The default client, where `init` has made one, also one that it switched off or that samples nothing;
+    else the default client becomes one with `config`. A `config` that is off by itself changes nothing.
+    """
+    there = _default
+    made = there is not _off and not there.closed
+    if not config.enabled or (made and (there.config.api_key is not None or not there.config.enabled)):
+        return there
+    return set_default(config)
+
+
 def shutdown_default(timeout: float | None = None) -> bool:
     return _default.shutdown(timeout)
 
@@ -197,5 +247,9 @@ def _say_off(config: LumiqConfig) -> None:
     global _said_off  # noqa: PLW0603 - said once a process
     if not _said_off:
         _said_off = True
-        why = "enabled is False" if not config.enabled else "there is no API key (LUMIQTRACE_API_KEY)"
+        why = "there is no API key (LUMIQTRACE_API_KEY)"
+        if not config.enabled:
+            why = "enabled is False"
+        elif config.api_key is not None:
+            why = "sample_rate is 0"
         logger.info("lumiqtrace: off, nothing is recorded: %s", why)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from ._errors import ConfigError
@@ -23,6 +23,15 @@ Prices = Mapping[str, Mapping[str, float]] | Callable[[Event], float | None]
 also `cached` and `cache_write`, which default to `input`. Or a function from the event to dollars, None
 where it knows none."""
 
+BeforeSend = Callable[[Event], Event | None]
+"""Looks at each event before it leaves, secrets already redacted, on the delivering thread: returns it,
+changed or not, or None to drop it."""
+
+Flush = Literal["auto", "background", "request"]
+
+_FLUSHES: Final = ("auto", "background", "request")
+_INIT_DEFAULTS: Final = {"batch_size": 50, "flush_interval": 2.0}
+_NO_VARIABLE: Final = ("prices", "before_send")
 _PRICE_KEYS: Final = ("input", "output", "cached", "cache_write")
 
 
@@ -52,64 +61,122 @@ class Secret:
         raise TypeError("a Secret cannot be pickled")
 
 
+class _Passed:
+    """Remembers which options were passed: what was not gives way to the environment."""
+
+    __slots__ = ("_passed",)
+
+    _passed: frozenset[str]
+
+    def __new__(cls, **options: Any) -> Self:
+        self = super().__new__(cls)
+        passed = frozenset(name for name, value in options.items() if value is not None)
+        object.__setattr__(self, "_passed", passed)
+        return self
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LumiqConfig:
+class LumiqConfig(_Passed):
     """How this process records and delivers.
 
-    `api_key` starts with `lqt_`; without one the SDK stays off. `flush_interval` and the timeouts are
-    seconds, `batch_size` is events (1 to 100), `max_queue_bytes` is bytes. `prices` go before
-    the built-in ones. `store_prompts` puts the text of
-    prompts and completions on the events; `stream_usage` asks OpenAI for the token counts of chat streams
-    whose caller did not. Raises ConfigError.
+    `api_key` starts with `lqt_`; without one the SDK stays off. An option that is not passed, or None, is
+    taken from `LUMIQTRACE_<OPTION>`, except for `prices` and `before_send`. Raises ConfigError.
+
+    Delivery: `flush_interval` and the timeouts are seconds, `batch_size` is events (1 to 100),
+    `max_queue_bytes` is bytes. `init` has other defaults for `batch_size` (50) and `flush_interval` (2.0).
+    `flush` is for middlewares: `request` flushes before each response ends, `background` does not, `auto`
+    chooses by the platform.
+
+    What is recorded: `sample_rate` is the share of traces, 0.0 to 1.0, decided from the trace id;
+    `sample_errors` keeps a failed trace regardless. `prices` go before the built-in ones. `store_prompts`
+    puts the text of prompts and completions on the events; `stream_usage` asks OpenAI for the token counts
+    of chat streams whose caller did not. `capture_request_body` and `capture_response_body` keep up to
+    `max_body_bytes` of each.
+
+    What is redacted: values under `redact_fields`, which are added to the built-in names unless
+    `replace_default_redact_fields`; what looks like a secret, unless `redact_secrets` is False.
+    `before_send` may change or drop an event.
     """
 
     api_key: Secret | str | None = None
     base_url: str = "https://api.lumiqtrace.com"
     environment: str = "production"
     enabled: bool = True
-    batch_size: int = 50
-    flush_interval: float = 2.0
+    sample_rate: float = 1.0
+    sample_errors: bool = False
+    batch_size: int = 10
+    flush_interval: float = 5.0
     flush_timeout: float = 5.0
     shutdown_timeout: float = 2.0
+    flush: Flush = "auto"
     max_queue_events: int = 50_000
     max_queue_bytes: int = 32 * MIB
     prices: Prices | None = None
     store_prompts: bool = False
     stream_usage: bool = True
+    capture_request_body: bool = False
+    capture_response_body: bool = False
+    max_body_bytes: int = 64 * 1024
+    redact_fields: tuple[str, ...] | list[str] = ()
+    replace_default_redact_fields: bool = False
+    redact_secrets: bool = True
+    before_send: BeforeSend | None = None
     debug: bool = False
 
     def __post_init__(self) -> None:
+        # What is switched off by name reads nothing: an import makes such a configuration, and never fails.
+        if self.enabled or "enabled" not in self._passed:
+            self._fill_in()
         if isinstance(self.api_key, str):
             object.__setattr__(self, "api_key", Secret(self.api_key))
         object.__setattr__(self, "base_url", _checked_base_url(self.base_url))
+        object.__setattr__(self, "redact_fields", _checked_names(self.redact_fields))
         _check_key(self.api_key)
         _check_type("environment", self.environment, str, "a name such as 'production'")
-        for name in ("enabled", "store_prompts", "stream_usage", "debug"):
-            _check_type(name, getattr(self, name), bool, "True or False")
+        for option in fields(self):
+            if isinstance(option.default, bool):
+                _check_type(option.name, getattr(self, option.name), bool, "True or False")
+        if self.flush not in _FLUSHES:
+            raise ConfigError(f"flush: {self.flush!r} cannot be used; it is one of {', '.join(_FLUSHES)}")
         _check_prices(self.prices)
+        if self.before_send is not None and not callable(self.before_send):
+            raise ConfigError(
+                f"before_send: {self.before_send!r} cannot be called; "
+                "it is a function from an event to that event, or to None"
+            )
+        _check_range("sample_rate", self.sample_rate, float, 0, 1)
         _check_range("batch_size", self.batch_size, int, 1, 100)
         _check_range("flush_interval", self.flush_interval, float, 0.01, 3600)
         _check_range("flush_timeout", self.flush_timeout, float, 0, 3600)
         _check_range("shutdown_timeout", self.shutdown_timeout, float, 0, 3600)
         _check_range("max_queue_events", self.max_queue_events, int, 1, 10_000_000)
         _check_range("max_queue_bytes", self.max_queue_bytes, int, 64 * 1024, 64 * 1024 * MIB)
+        _check_range("max_body_bytes", self.max_body_bytes, int, 0, 64 * MIB)
+
+    def _fill_in(self) -> None:
+        """What was not passed, from the environment, else from the defaults."""
+        found = _from_environment(os.environ)
+        for option in fields(self):
+            if option.name not in self._passed:
+                object.__setattr__(self, option.name, found.get(option.name, option.default))
 
     @property
     def active(self) -> bool:
         """Whether anything is recorded at all."""
-        return self.enabled and self.api_key is not None
+        kept = self.sample_rate > 0 or self.sample_errors
+        return self.enabled and self.api_key is not None and kept
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> LumiqConfig:
-        """Fill what was not passed (None) from the environment, then from the defaults."""
+        """The configuration of `init`, which has defaults of its own; None is what was not passed."""
         given = {name: value for name, value in options.items() if value is not None}
-        return cls(**{**_from_environment(os.environ), **given})
+        return cls(**{**_INIT_DEFAULTS, **_from_environment(os.environ), **given})
 
 
 def _from_environment(environ: os._Environ[str] | dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for option in fields(LumiqConfig):
-        if option.name == "prices":  # a mapping is no environment variable
+        if option.name in _NO_VARIABLE:
             continue
         variable = f"LUMIQTRACE_{option.name.upper()}"
         text = environ.get(variable, "").strip()
@@ -125,6 +192,8 @@ def _parsed(variable: str, text: str, default: object) -> object:
         if text.lower() in ("0", "false", "no", "off"):
             return False
         raise ConfigError(f"{variable}: {text!r} is neither true nor false; use 1 or 0")
+    if isinstance(default, tuple):
+        return tuple(name.strip() for name in text.split(",") if name.strip())
     if isinstance(default, int | float):
         kind = type(default)
         try:
@@ -165,6 +234,16 @@ def _checked_base_url(url: object) -> str:
     if parts.query or parts.fragment:
         raise ConfigError(f"base_url: {url!r} has a query or fragment; {right}")
     return url.rstrip("/")
+
+
+def _checked_names(names: object) -> tuple[str, ...]:
+    right = "it is a list of field names, for example ['password', 'iban']"
+    if not isinstance(names, list | tuple | set | frozenset):
+        raise ConfigError(f"redact_fields: {names!r} cannot be used; {right}")
+    for name in names:
+        if not isinstance(name, str) or not any(letter.isalnum() for letter in name):
+            raise ConfigError(f"redact_fields: {name!r} is no name; {right}")
+    return tuple(sorted(names) if isinstance(names, set | frozenset) else names)
 
 
 def _check_prices(prices: object) -> None:

@@ -11,7 +11,7 @@ import math
 import operator
 import zlib
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ._event import Event
 
@@ -22,8 +22,23 @@ MAX_PROMPT: Final = 32 * 1024
 """Characters of a prompt, and of a completion, that are kept."""
 MAX_SHORT: Final = 1024
 """Characters of any text in an event whose line was too long; twenty such texts fit, however escaped."""
-MAX_ITEMS: Final = 256
-MAX_DEPTH: Final = 8
+MAX_NODES: Final = 20_000
+"""Containers of one field that are looked into."""
+MARK: Final = "…"
+"""Stands where something was left out."""
+
+
+class Bounds(NamedTuple):
+    """How much of a value is kept: characters of a text, items of a container, levels of nesting."""
+
+    text: int
+    items: int
+    depth: int
+
+
+_BOUNDS: Final = Bounds(MAX_TEXT, 256, 8)
+_METADATA: Final = Bounds(64 * 1024, 4096, 32)
+"""The bodies of a request are there."""
 
 _FIELDS: Final = tuple(f.name for f in dataclasses.fields(Event) if f.name != "usage")
 _values: Final = operator.attrgetter(*_FIELDS)
@@ -41,8 +56,10 @@ def encode(event: Event) -> bytes:
         if kind is str:
             record[name] = value if len(value) <= MAX_TEXT else cut(value, _LIMITS.get(name, MAX_TEXT))
         elif value is not None and (value or (kind is not dict and kind is not list)):
-            record[name] = readable(value, MAX_DEPTH)
+            record[name] = readable(value, _METADATA if name == "metadata" else _BOUNDS)
     line = _line(record)
+    if len(line) > MAX_LINE_BYTES and record.pop("metadata", None) is not None:
+        line = _line(record)
     if len(line) > MAX_LINE_BYTES:
         record = {name: value for name, value in record.items() if not isinstance(value, dict | list)}
         line = _line(record)
@@ -67,11 +84,15 @@ def decompress(body: bytes) -> list[bytes]:
     return zlib.decompress(body, wbits=31).split(b"\n")
 
 
-def readable(value: object, depth: int) -> Any:
-    """`value` as something JSON has: text cut at 8 KiB, containers at 256 items and 8 levels."""
+def readable(value: object, bounds: Bounds) -> Any:
+    """`value` as something JSON has, within the bounds; a mark stands where something was left out."""
+    return _readable(value, bounds.depth, bounds, [MAX_NODES])
+
+
+def _readable(value: object, depth: int, bounds: Bounds, left: list[int]) -> Any:
     kind = type(value)
     if kind is str:
-        return cut(value)  # type: ignore[arg-type]
+        return cut(value, bounds.text)  # type: ignore[arg-type]
     if value is None or kind is bool:
         return value
     if kind is int:
@@ -79,12 +100,17 @@ def readable(value: object, depth: int) -> Any:
         return value if -(2**53) <= value <= 2**53 else text_of(value)  # type: ignore[operator]
     if kind is float:
         return value if math.isfinite(value) else None  # type: ignore[arg-type]
-    if depth > 0 and isinstance(value, dict):
-        items = list(value.items())[:MAX_ITEMS]
-        return {text_of(key): readable(item, depth - 1) for key, item in items}
-    if depth > 0 and isinstance(value, list | tuple | set | frozenset):
-        return [readable(item, depth - 1) for item in list(value)[:MAX_ITEMS]]
-    return text_of(value)
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return text_of(value)
+    # What holds itself, or the same thing many times on many levels, is endless otherwise.
+    left[0] -= 1
+    if depth == 0 or left[0] < 0:
+        return MARK
+    if isinstance(value, dict):
+        items = list(value.items())[: bounds.items]
+        return {text_of(key): _readable(item, depth - 1, bounds, left) for key, item in items}
+    found = [_readable(item, depth - 1, bounds, left) for item in list(value)[: bounds.items]]
+    return found if len(value) <= bounds.items else [*found, MARK]
 
 
 def text_of(value: object) -> str:
@@ -100,4 +126,4 @@ def text_of(value: object) -> str:
 
 def cut(text: str, most: int = MAX_TEXT) -> str:
     """At most so many characters, with a mark where more were."""
-    return text if len(text) <= most else text[:most] + "…"
+    return text if len(text) <= most else text[:most] + MARK

@@ -22,6 +22,7 @@ from ._event import MAX_EVENTS_PER_BATCH, Recording
 from ._guard import Guard
 from ._outbox import MAX_BATCH_BYTES, Batch, Outbox
 from ._pace import Pace
+from ._pipeline import Pipeline
 from ._pricing import Pricer
 from ._queue import EventQueue, Stats
 from ._retry import Outcome, Verdict, classify
@@ -59,6 +60,7 @@ class Exporter:
         max_queue_events: int = 50_000,
         max_queue_bytes: int = 32 * 1024 * 1024,
         prices: Prices | None = None,
+        pipeline: Pipeline | None = None,
         on_error: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         rand: Callable[[], float] = random.random,
@@ -70,6 +72,7 @@ class Exporter:
             self._queue, max_queue_events, max_queue_bytes, on_error=on_error, clock=clock, rand=rand
         )
         self._pricer = Pricer(prices)
+        self._pipeline = pipeline or Pipeline()
         self._building = Guard("building an event", limit=None)
         self._looping = Guard("the exporter", limit=None)
 
@@ -175,7 +178,7 @@ class Exporter:
                 retried=outbox.retried,
                 dropped={reason: count for reason, count in sorted(dropped.items()) if count},
                 unpriced_models=tuple(sorted(self._pricer.unpriced)),
-                internal_errors=self._building.failures + self._looping.failures,
+                internal_errors=self._building.failures + self._looping.failures + self._pipeline.failures,
             )
 
     # ---- the thread ---------------------------------------------------------------------------------
@@ -298,15 +301,18 @@ class Exporter:
             outbox.encoding(len(taken))
         self._pace.took(self._clock())
         built = (self._building(self._line, recording) for recording in taken)
-        lines = [line for line in built if line is not None]
+        whole = [line for line in built if line is not None]
+        lines = [line for line in whole if line]
         with outbox.lock:
-            outbox.add(lines, len(taken) - len(lines), start)
+            outbox.add(lines, len(taken) - len(whole), start, unwanted=len(whole) - len(lines))
             outbox.lock.notify_all()
 
     def _line(self, recording: Recording) -> bytes:
+        """One line; empty where the pipeline dropped the event."""
         event = recording.event()
         self._pricer.price(event)
-        return encode(event)
+        wanted = self._pipeline(event)
+        return b"" if wanted is None else encode(wanted)
 
     def _deliver(self, batch: Batch, timeout: float) -> None:
         outbox = self._outbox

@@ -94,7 +94,8 @@ class Outbox:
 
     @property
     def given_up(self) -> int:
-        return self.dropped.total() + self._queue.evicted + self._queue.refused
+        lost = self.dropped.total() - self.dropped["before_send"]  # those were not wanted
+        return lost + self._queue.evicted + self._queue.refused
 
     # ---- in ------------------------------------------------------------------------------------------
 
@@ -102,12 +103,13 @@ class Outbox:
         """So many left the queue and are being encoded."""
         self._encoding = events
 
-    def add(self, lines: list[bytes], unreadable: int, start: int) -> None:
-        """The encoded ones become a batch."""
+    def add(self, lines: list[bytes], unreadable: int, start: int, unwanted: int = 0) -> None:
+        """The encoded ones become a batch; the user's `before_send` dropped the unwanted ones."""
         self._encoding = 0
         if self._closed:
             return  # close has counted them
         self.dropped["unreadable"] += unreadable
+        self.dropped["before_send"] += unwanted
         if lines:
             self._batches.append(Batch.of(lines, start))
         self._make_room()

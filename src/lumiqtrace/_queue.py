@@ -8,19 +8,20 @@ operations are atomic, and so is adding to a plain attribute.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ._event import Recording
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """Where every event is: `recorded` = `sent` + `queued` + `in_flight` + the sum of `dropped`.
 
     `dropped` is by reason: `queue_full`, `rejected`, `too_large`, `redirected`, `unreadable` (a fault of
-    ours), `shutdown`. `retried` counts requests that failed and are sent again, `internal_errors` faults
-    of ours that were kept from the application. `unpriced_models` are those recorded at cost 0 for want
-    of a price.
+    ours), `before_send` (what yours dropped), `shutdown`. `retried` counts requests that failed and are
+    sent again, `internal_errors` faults of ours that were kept from the application, and those of your
+    `before_send`. `unpriced_models` are those recorded at cost 0 for want of a price.
     """
 
     recorded: int = 0
@@ -28,7 +29,7 @@ class Stats:
     in_flight: int = 0
     sent: int = 0
     retried: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = MappingProxyType({})
     unpriced_models: tuple[str, ...] = ()
     internal_errors: int = 0
 

@@ -1,138 +1,120 @@
 """Spans: a piece of the application with a name, a beginning and an end.
 
 What happens inside, model calls and other spans, becomes its children. An exception passes through
-unchanged and gives the span its status. Time is measured on a monotonic clock.
+unchanged and gives the span its status. Time is measured on a monotonic clock. A span of a trace that is
+not sampled has its ids and its children as any other; the client lets it go no further.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
 import os
 import time
 from types import TracebackType
 from typing import Final, Self
 
 from ._client import Client, default_client
-from ._context import SpanContext, current, enter, leave
+from ._context import Labels, SpanContext, Trace, ambient, begin_trace, current, enter, labels_of, leave
 from ._encode import text_of
-from ._event import SPAN_KINDS, Event, Usage, iso_timestamp, new_event_id, new_span_id, new_trace_id
+from ._event import SPAN_KINDS, Event, Usage, iso_timestamp, new_event_id, new_span_id
 from ._guard import Guard, logger
-from ._redact import redact_text
+from ._marks import MAX_MESSAGE, SESSION_ID, USER_ID, Marks, mark_trace, shorten, status_of
+from ._propagation import RemoteContext
 
-MAX_MESSAGE: Final = 500
-"""Characters of an error message that are kept."""
+__all__ = ["MAX_MESSAGE", "Span", "kind_of", "request_span", "shorten", "span", "status_of"]
 
-_marking = Guard("marking a span", limit=None)
-
-
-def status_of(error: BaseException) -> str:
-    """The status that an exception gives the span it passes through."""
-    if isinstance(error, TimeoutError):
-        return "timeout"
-    if isinstance(error, asyncio.CancelledError | GeneratorExit | KeyboardInterrupt | SystemExit):
-        return "cancelled"
-    return "error"
+_living: Final = Guard("beginning and ending a span", limit=None)
 
 
-def shorten(message: str) -> str:
-    """An error message fit to leave the process: without secrets, at most 500 characters."""
-    # Redacted before it is cut: half a key is no longer recognised as one.
-    return redact_text(message[: 4 * MAX_MESSAGE])[:MAX_MESSAGE]
-
-
-class Span:
+class Span(Marks):
     """One span. Use it once as a context manager, sync or async; its methods may be called at any time."""
 
     size = 1024
 
     def __init__(self, client: Client, name: str, kind: str, attributes: dict[str, str]) -> None:
+        super().__init__(name, kind, attributes)
         self._client = client
-        self._name = name
-        self._kind = kind
-        self._tags = attributes
-        self._eval_scores: dict[str, float] = {}
-        self._tokens = (0, 0, 0)
-        self._cost: float | None = None
-        self._model: str | None = None
-        self._status = "success"
-        self._error: tuple[str, str] | None = None
         self._here: SpanContext | None = None
+        self._around: Labels | None = None
+        self._labels: Labels | None = None
         self._process = 0
         self._began = 0.0
         self._started = 0.0
         self._latency: float | None = None
 
     @property
+    def trace(self) -> Trace | None:
+        """The trace it belongs to, once it has begun; None where nothing is recorded."""
+        return self._here.trace if self._here else None
+
+    @property
     def trace_id(self) -> str | None:
         """32 hex digits once the span has begun; None where nothing is recorded."""
-        return self._here.trace_id if self._here else None
+        return self._here.trace.trace_id if self._here else None
 
     @property
     def span_id(self) -> str | None:
         """16 hex digits once the span has begun; None where nothing is recorded."""
         return self._here.span_id if self._here else None
 
-    def set_attribute(self, key: str, value: object) -> None:
-        """Put a tag on the span; the value is kept as text."""
-        self._tags[text_of(key)] = text_of(value)
+    @property
+    def ended(self) -> bool:
+        return self._latency is not None
 
-    def set_eval_score(self, name: str, value: float) -> None:
-        """Put an evaluation's score on the span; what is no finite number is left out."""
-        _marking(self._mark_score, name, value)
+    # ---- its life -------------------------------------------------------------------------------------
 
-    def set_usage(
-        self,
-        *,
-        input_tokens: int = 0,
-        output_tokens: int = 0,
-        cached_tokens: int = 0,
-        model: str | None = None,
-        cost_usd: float | None = None,
-    ) -> None:
-        """Say what a model call that lumiqtrace cannot see has used.
+    def begin(self) -> Self:
+        """Begin the span and make it the current one; for those that cannot use `with`. Once."""
+        if self._client.recording and self._here is None:
+            _living(self._begin)
+        return self
 
-        `cached_tokens` are part of `input_tokens`. `cost_usd` is US dollars; without it the price of
-        `model` is used.
-        """
-        _marking(self._mark_usage, input_tokens, output_tokens, cached_tokens, model, cost_usd)
+    def end(self, error: BaseException | None = None) -> None:
+        """End and record the span, which `error` passed through, if any. Only the first time counts."""
+        if self._here is not None and self._latency is None:
+            self._latency = time.perf_counter() - self._started
+            _living(self._end, self._here, error)
 
-    def set_error(self, error: BaseException | str) -> None:
-        """Mark the span as failed although no exception leaves it."""
-        if isinstance(error, BaseException):
-            self._status = status_of(error)
-            self._error = (type(error).__name__, shorten(text_of(error)))
-        else:
-            self._status = "error"
-            self._error = ("error", shorten(text_of(error)))
+    def returns(self, result: object) -> None:
+        """What the observed function returned or yielded; a plain span does not look at it."""
 
-    def _mark_score(self, name: str, value: float) -> None:
-        score = float(value)
-        if math.isfinite(score):
-            self._eval_scores[text_of(name)] = score
+    def _begin(self) -> None:
+        self._here = here = self._place(current())
+        self._around = ambient()
+        if here.trace.root is None:
+            here.trace.root = self
+        for key in (USER_ID, SESSION_ID):
+            if key in self._tags:
+                mark_trace(here.trace, key, self._tags[key])
+        self._process = os.getpid()
+        self._began = time.time()
+        enter(here)
+        self._started = time.perf_counter()
 
-    def _mark_usage(
-        self,
-        input_tokens: int,
-        output_tokens: int,
-        cached_tokens: int,
-        model: str | None,
-        cost_usd: float | None,
-    ) -> None:
-        self._tokens = (_count(input_tokens), _count(output_tokens), _count(cached_tokens))
-        self._model = None if model is None else text_of(model)
-        dollars = None if cost_usd is None else float(cost_usd)
-        self._cost = dollars if dollars is not None and 0 <= dollars < math.inf else None
+    def _place(self, around: SpanContext | None) -> SpanContext:
+        """Where it stands: below what is current, else at the root of a new trace."""
+        if around is None:
+            trace = begin_trace(self._client.config.sample_rate)
+            return SpanContext(trace, new_span_id(), None, None, self)
+        here = SpanContext(around.trace, new_span_id(), around.span_id, around, self)
+        here.ear = around.ear
+        return here
+
+    def _end(self, here: SpanContext, error: BaseException | None) -> None:
+        leave(here)
+        if error is not None and not self._judged:
+            self.set_error(error)
+        # A child that was forked inside leaves the block too; the span is its parent's.
+        if os.getpid() == self._process:
+            self._labels = labels_of(here.trace, self._around)
+            self._submit()
+
+    def _submit(self) -> None:
+        assert self._here is not None
+        self.size = Span.size + self._kept_bytes()
+        self._client.record(self, self._here.trace)
 
     def __enter__(self) -> Self:
-        if self._client.recording and self._here is None:
-            parent = current()
-            self._here = SpanContext(parent.trace_id if parent else new_trace_id(), new_span_id(), parent)
-            enter(self._here)
-            self._process = os.getpid()
-            self._began = time.time()
-            self._started = time.perf_counter()
-        return self
+        return self.begin()
 
     def __exit__(
         self,
@@ -140,18 +122,10 @@ class Span:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._here is None or self._latency is not None:
-            return
-        self._latency = time.perf_counter() - self._started
-        leave(self._here)
-        if error is not None and self._error is None:
-            self.set_error(error)
-        # A child that was forked inside leaves the block too; the span is its parent's.
-        if os.getpid() == self._process:
-            self._client.record(self)
+        self.end(error)
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        return self.begin()
 
     async def __aexit__(
         self,
@@ -159,16 +133,18 @@ class Span:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.__exit__(kind, error, traceback)
+        self.end(error)
+
+    # ---- what comes of it -----------------------------------------------------------------------------
 
     def event(self) -> Event:
         """The span as an event; called on the exporter thread, once it has ended."""
         assert self._here is not None
         event = Event(
             event_id=new_event_id(),
-            trace_id=self._here.trace_id,
+            trace_id=self._here.trace.trace_id,
             span_id=self._here.span_id,
-            parent_span_id=self._here.parent.span_id if self._here.parent else None,
+            parent_span_id=self._here.parent_id,
             timestamp=iso_timestamp(self._began),
             provider="custom",
             model=self._model or self._name,
@@ -184,8 +160,12 @@ class Span:
             span_kind=self._kind,
             name=self._name,
         )
+        if self._labels is not None:
+            self._labels.put_on(event)
         if self._error:
             event.error_code, event.error_message = self._error
+        if self._metadata:
+            event.metadata = self._shown_metadata(self._client.redactor)
         if self._cost is not None:
             event.cost_usd = float(self._cost)
         elif self._model:
@@ -193,9 +173,31 @@ class Span:
         return event
 
 
-def _count(tokens: int) -> int:
-    """A count that the server takes."""
-    return min(max(0, int(tokens)), 2**53)
+class _RequestSpan(Span):
+    """Begins a trace of this process, or its part of another's, whatever is current."""
+
+    def __init__(
+        self,
+        client: Client,
+        name: str,
+        attributes: dict[str, str],
+        remote: RemoteContext | None,
+        *,
+        sampled: bool,
+    ) -> None:
+        super().__init__(client, name, "general", attributes)
+        self._remote = remote
+        self._sampled = sampled
+
+    def _place(self, around: SpanContext | None) -> SpanContext:
+        remote = self._remote
+        if remote is None:
+            trace, parent_id = begin_trace(1.0), None
+            trace.sampled = self._sampled
+        else:
+            trace = Trace(remote.trace_id, sampled=self._sampled and remote.sampled)
+            parent_id = remote.span_id
+        return SpanContext(trace, new_span_id(), parent_id, around, self)
 
 
 def span(name: str, kind: str = "general", **attributes: object) -> Span:
@@ -205,9 +207,27 @@ def span(name: str, kind: str = "general", **attributes: object) -> Span:
     `custom` and anything unknown mean `general`. `attributes` become tags. Where nothing is recorded it
     does nothing.
     """
-    if kind not in SPAN_KINDS:
-        if kind != "custom":
-            logger.debug("lumiqtrace: %r is no span kind; general is used", kind)
-        kind = "general"
-    tags = {key: text_of(value) for key, value in attributes.items()}
-    return Span(default_client(), text_of(name), kind, tags)
+    return Span(default_client(), text_of(name), kind_of(kind), _tags(attributes))
+
+
+def kind_of(kind: str) -> str:
+    """The span kind of the event schema for what a user calls it."""
+    if kind in SPAN_KINDS:
+        return kind
+    if kind != "custom":
+        logger.debug("lumiqtrace: %r is no span kind; general is used", kind)
+    return "general"
+
+
+def request_span(
+    client: Client, name: str, *, remote: RemoteContext | None = None, sampled: bool = True, **tags: object
+) -> Span:
+    """The span of a request: the root of a new trace, whatever is current, or a child of `remote`.
+
+    The trace is sampled if `sampled` and `remote` say so; the rate is the caller's business.
+    """
+    return _RequestSpan(client, text_of(name), _tags(tags), remote, sampled=sampled)
+
+
+def _tags(attributes: dict[str, object]) -> dict[str, str]:
+    return {key: text_of(value) for key, value in attributes.items() if value is not None}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from .._client import Client, default_client
-from .._context import SpanContext, current
+from .._context import Labels, SpanContext, Trace, ambient, begin_trace, current, labels_of
 from .._encode import MAX_PROMPT, cut, text_of
 from .._event import Event, Usage, iso_timestamp, new_event_id, new_span_id, new_trace_id
 from .._guard import Guard
@@ -40,6 +40,7 @@ class Call:
     _read: Callable[[Answer], None] | None = None
     _failure: Failure | None = None
     _ttft: float | None = None
+    _labels: Labels | None = None
 
     def __init__(
         self,
@@ -59,11 +60,25 @@ class Call:
         self.streamed = told.get("stream") is True
         self._prompt, size = snapshot(told, route.prompt)
         self.size = _BASE_SIZE + size
-        self._parent: SpanContext | None = current()
+        parent: SpanContext | None = current()
+        self._parent = parent
+        self._around = ambient()
+        rate = client.config.sample_rate
+        # A call outside a span is a trace of its own; it has an id now only where that decides on it.
+        self._trace: Trace | None = parent.trace if parent else begin_trace(rate) if rate < 1 else None
         self.answer = Answer(spoken=[] if client.config.store_prompts else None)
         self._process = os.getpid()
         self._began = time.time()
         self._started = time.perf_counter()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended neither well nor early. Reads the answer: asked only of what is not sampled."""
+        if self._read is not None:
+            _reading(self._read, self.answer)
+            self._read = None
+        status = self._failure.status if self._failure else self.answer.status
+        return status not in {None, "success", "cancelled"}
 
     @property
     def awaits_output(self) -> bool:
@@ -117,8 +132,9 @@ class Call:
         self.request = None  # it holds the client's own objects, which are large
         # A forked child holds a copy of what was under way; the call is its parent's.
         if os.getpid() == self._process:
+            self._labels = labels_of(self._trace, self._around)
             client = self.client
-            (client if client.recording else default_client()).record(self)
+            (client if client.recording else default_client()).record(self, self._trace)
 
     def event(self) -> Event:
         """The call as an event; called on the exporter thread, once it has ended."""
@@ -133,7 +149,7 @@ class Call:
             usage.input_characters = len(self._prompt)
         event = Event(
             event_id=new_event_id(),
-            trace_id=self._parent.trace_id if self._parent else new_trace_id(),
+            trace_id=self._trace.trace_id if self._trace else new_trace_id(),
             span_id=new_span_id(),
             parent_span_id=self._parent.span_id if self._parent else None,
             timestamp=iso_timestamp(self._began),
@@ -155,6 +171,8 @@ class Call:
         )
         if vendor:
             event.tags["vendor"] = vendor
+        if self._labels is not None:
+            self._labels.put_on(event)
         self._conclude(event, answer)
         if answer.spoken is not None:
             event.prompt = None if self._prompt is None else _shown(canonical(self._prompt))

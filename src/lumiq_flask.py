@@ -1,0 +1,3 @@
+"""`lumiqtrace.integrations.flask` under the name of its own package."""
+
+from lumiqtrace.integrations.flask import *  # noqa: F403

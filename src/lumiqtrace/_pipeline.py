@@ -1,0 +1,68 @@
+"""From a finished event to the one that leaves: secrets out, then the user's own word.
+
+Each stage is a function from an event to an event, or to None where it is dropped. They run on the
+exporter thread; what bounds an event's size is the encoder's. A redaction that fails drops the event.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Final
+
+from ._config import BeforeSend
+from ._event import Event
+from ._guard import Guard
+from ._redact import Redactor
+
+_READ: Final = ("error_message", "user_id", "session_id", "tags", "metadata", "prompt", "completion")
+
+
+class Pipeline:
+    """Redacts an event, then asks `before_send`. One thread at a time uses it."""
+
+    def __init__(self, redactor: Redactor | None = None, before_send: BeforeSend | None = None) -> None:
+        self._redactor = redactor
+        self._before_send = before_send
+        self._asking = Guard("before_send", limit=None)
+
+    @property
+    def failures(self) -> int:
+        """How often `before_send` raised, or gave something else than an event or None."""
+        return self._asking.failures
+
+    def __call__(self, event: Event) -> Event | None:
+        """The event that leaves, or None."""
+        if self._redactor is not None:
+            event = redacted(event, self._redactor)
+        if self._before_send is None:
+            return event
+        answer = self._asking(_answer, self._before_send, event)
+        return event if answer is None else answer[0]
+
+
+def redacted(event: Event, redactor: Redactor) -> Event:
+    """The event, without secrets in what comes from the application; in place."""
+    for name in _READ:
+        value = getattr(event, name)
+        if value:
+            setattr(event, name, redactor.value(value))
+    return event
+
+
+def _answer(before_send: BeforeSend, event: Event) -> tuple[Event | None]:
+    """What the user says about a copy, so that the event itself is whole if that fails halfway."""
+    answer = before_send(_copied(event))
+    if answer is not None and not isinstance(answer, Event):
+        raise TypeError(f"before_send gave {type(answer).__name__}; it gives the event, or None to drop it")
+    return (answer,)
+
+
+def _copied(event: Event) -> Event:
+    return dataclasses.replace(
+        event,
+        tags=dict(event.tags),
+        tools_used=list(event.tools_used),
+        eval_scores=dict(event.eval_scores),
+        metadata=copy.deepcopy(event.metadata),
+    )

@@ -1,0 +1,1 @@
+"""Web frameworks: one trace per request, and all that happens in it below that. Import what you use."""
