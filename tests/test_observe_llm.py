@@ -92,8 +92,12 @@ def test_tools_and_the_sum_of_several_calls(spans):
         "model": "gpt-4o-mini",
         "choices": [{**CHAT["choices"][0], "finish_reason": "tool_calls", "message": TOOL_MESSAGE}],
     }
-    answers = [with_tools, CHAT]
-    served = Served(lambda request: reply(answers.pop(0))(request), base_url="https://api.openai.com/v1")
+    answers = [reply(with_tools), reply(CHAT)]
+
+    def answer(request):
+        return answers.pop(0)(request)
+
+    served = Served(answer, base_url="https://api.openai.com/v1")
 
     @observe_llm
     def agent():
@@ -218,7 +222,7 @@ def test_a_call_outside_is_nobodys(spans, backend):
 
 
 @ASYNC
-def test_anthropic(spans, is_async):
+def test_the_anthropic_client(spans, is_async):
     served = test_anthropic.Served(test_anthropic.reply(test_anthropic.MESSAGE), is_async=is_async)
 
     @observe_llm(provider="anthropic")
@@ -236,7 +240,7 @@ def test_anthropic(spans, is_async):
     assert event["cost_usd"] == pytest.approx(test_anthropic.COST)
 
 
-def test_google(spans):
+def test_the_google_client(spans):
     @observe_llm(provider="google")
     def ask(client):
         return client.models.generate_content(model=test_google.ASKED, contents="Hello").text

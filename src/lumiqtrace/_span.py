@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from ._client import Client, default_client
 from ._context import Labels, SpanContext, Trace, ambient, begin_trace, current, enter, labels_of, leave
@@ -18,7 +18,9 @@ from ._encode import text_of
 from ._event import SPAN_KINDS, Event, Usage, iso_timestamp, new_event_id, new_span_id
 from ._guard import Guard, logger
 from ._marks import MAX_MESSAGE, SESSION_ID, USER_ID, Marks, mark_trace, shorten, status_of
-from ._propagation import RemoteContext
+
+if TYPE_CHECKING:
+    from ._propagation import RemoteContext
 
 __all__ = ["MAX_MESSAGE", "Span", "kind_of", "request_span", "shorten", "span", "status_of"]
 
