@@ -11,6 +11,7 @@ import pytest
 
 import lumiqtrace
 from lumiqtrace import _client
+from lumiqtrace.providers import _observed
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -24,6 +25,8 @@ def _clean() -> Iterator[None]:
     lumiqtrace.unpatch_openai()
     lumiqtrace.unpatch_anthropic()
     lumiqtrace.unpatch_google()
+    lumiqtrace.unpatch_threads()
+    _observed.deafen()
     lumiqtrace.shutdown(timeout=0)
     _client._default = _client._off
     for name in list(os.environ):

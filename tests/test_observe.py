@@ -12,6 +12,8 @@ import sys
 import threading
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import lumiqtrace
 from lumiqtrace import observe_llm, observe_span
@@ -72,7 +74,6 @@ def test_without_a_client_the_functions_are_themselves():
 
 def test_what_can_be_asked_of_a_function_stays_true():
     assert inspect.iscoroutinefunction(coroutine)
-    assert asyncio.iscoroutinefunction(coroutine)
     assert inspect.isgeneratorfunction(generator)
     assert inspect.isasyncgenfunction(async_generator)
     assert not inspect.iscoroutinefunction(plain)
@@ -449,6 +450,110 @@ def test_a_cancelled_task_leaves_nothing_behind(client, backend):
     found = events(backend)
     assert found["waits"]["status"] == found["yields"]["status"] == "cancelled"
     assert "parent_span_id" not in found["after"]
+
+
+def script(steps):
+    """A generator's body that does at each step as it is told, and notes what it gets."""
+    got = []
+    for step in steps:
+        try:
+            got.append((yield tuple(got)))
+        except (KeyError, GeneratorExit) as error:
+            got.append(type(error).__name__)
+            if step == "raise":
+                raise
+            if step == "raise another":
+                raise IndexError(len(got)) from None
+        if step == "return":
+            return tuple(got)
+    return tuple(got)
+
+
+async def async_script(steps):
+    body = script(steps)
+    sent, error = None, None
+    while True:
+        try:
+            item = body.send(sent) if error is None else body.throw(error)
+        except StopIteration:
+            return
+        sent = error = None
+        try:
+            sent = yield item
+        except (KeyError, GeneratorExit) as thrown:
+            error = thrown
+        await asyncio.sleep(0)
+
+
+def outcome(step, argument):
+    try:
+        return "gave", step(argument)
+    except (LookupError, ValueError, RuntimeError, StopIteration, StopAsyncIteration, GeneratorExit) as error:
+        return type(error).__name__, error.args, getattr(error, "value", None), repr(error.__context__)
+
+
+def drive(running, moves):
+    methods = {"send": running.send, "throw": running.throw, "close": lambda _: running.close()}
+    return [outcome(methods[name], argument) for name, argument in moves]
+
+
+def drive_async(running, moves):
+    loop = asyncio.new_event_loop()
+    methods = {"send": running.asend, "throw": running.athrow, "close": lambda _: running.aclose()}
+    try:
+        return [
+            outcome(lambda value, name=name: loop.run_until_complete(methods[name](value)), argument)
+            for name, argument in moves
+        ]
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+STEPS = st.lists(st.sampled_from(["go on", "raise", "raise another", "return"]), max_size=5)
+MOVES = st.lists(
+    st.sampled_from(
+        [("send", None), ("send", 1), ("throw", KeyError("k")), ("throw", ValueError("v")), ("close", None)]
+    ),
+    max_size=6,
+)
+
+
+@given(STEPS, MOVES)
+def test_whoever_drives_a_generator_cannot_tell_that_it_is_observed(steps, moves):
+    moves = [("send", None), *moves, *[("send", None)] * 6]
+    assert drive(observe_span(script)(steps), moves) == drive(script(steps), moves)
+    assert drive_async(observe_span(async_script)(steps), moves) == drive_async(async_script(steps), moves)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(STEPS, MOVES)
+def test_nor_when_it_is_recorded(client, steps, moves):
+    assert client.recording
+    test_whoever_drives_a_generator_cannot_tell_that_it_is_observed.hypothesis.inner_test(steps, moves)
+    assert lumiqtrace.get_current_trace_id() is None
+
+
+def test_an_async_generator_that_no_loop_closes_leaves_nothing_behind(client):
+    @observe_span
+    async def waits():
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+
+    def step(awaitable):
+        try:
+            awaitable.send(None)
+        except StopIteration as stop:
+            return stop.value
+
+    running = waits()
+    assert step(running.asend(None)) == 1
+    closing = running.aclose()
+    step(closing)  # it waits in its body
+    assert lumiqtrace.get_current_trace_id() is None
+    step(closing)
 
 
 # ---- many at once ------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ def test_the_google_client(spans):
     @observe_llm(provider="google")
     def words(client):
         for chunk in client.models.generate_content_stream(model=test_google.ASKED, contents="Hello"):
-            yield chunk.text
+            yield chunk.text or ""
 
     with serving(Google(reply_google(test_google.HELLO))) as google:
         assert ask(google.client()) == "Hello"
@@ -458,13 +458,43 @@ def test_a_provider_that_the_schema_does_not_know_is_a_vendor(spans, provider, r
     assert event["model"] == "m-1"
 
 
-def test_a_price_that_nobody_knows_is_named(spans):
+def test_a_price_that_nobody_knows_is_named(client, spans, caplog):
     @observe_llm(model="house-model")
     def ask():
         return {"usage": {"input_tokens": 3, "output_tokens": 4}}
 
     ask()
     assert spans()["ask"]["tags"]["cost"] == "unknown"
+    assert client.stats().unpriced_models == ("house-model",)
+    assert [record.getMessage() for record in caplog.records] == [
+        "lumiqtrace: no price is known for model 'house-model'; its calls are recorded at cost 0"
+    ]
+
+
+def test_of_several_calls_each_without_a_price_is_named(spans, caplog):
+    served = Served(reply({**CHAT, "model": "our-deployment"}))
+
+    @observe_llm
+    def ask():
+        served.create()
+        served.create()
+
+    ask()
+    event = spans()["ask"]
+    assert (event["tags"]["cost"], event["cost_usd"], event["input_tokens"]) == ("unknown", 0, 2000)
+    assert [record.args for record in caplog.records] == [("our-deployment",)]
+
+
+def test_a_deployments_own_name_is_priced_by_what_the_decorator_says(spans, caplog):
+    served = Served(reply({**CHAT, "model": "our-deployment"}))
+
+    @observe_llm(model="gpt-4o", provider="openai")
+    def ask():
+        return served.create().choices[0].message.content
+
+    ask()
+    check_whole(spans()["ask"])
+    assert caplog.records == []
 
 
 def test_observed_spans_nest_as_the_calls_do(spans):

@@ -5,8 +5,10 @@ import contextvars
 import threading
 
 import pytest
+from backend import KEY
 
 import lumiqtrace
+from lumiqtrace._span import request_span
 
 
 def by_name(backend):
@@ -183,3 +185,122 @@ def test_figures_that_no_server_takes_are_left_out(client, backend):
     assert lumiqtrace.flush()
     (event,) = backend.events
     assert (event["input_tokens"], event["cost_usd"]) == (2**53, 0)
+
+
+def test_name_status_and_metadata_may_be_known_late(client, backend):
+    with lumiqtrace.span("GET") as span:
+        span.set_name("GET /users/{id}")
+        span.set_status("rate_limited", 429, "slow down sk-" + "s3cr3t" * 5)
+        span.set_metadata("answer", {"a": [1, None]})
+    assert lumiqtrace.flush()
+    (event,) = backend.events
+    assert (event["name"], event["model"]) == ("GET /users/{id}", "GET /users/{id}")
+    assert (event["status"], event["error_code"]) == ("rate_limited", "429")
+    assert event["error_message"] == "slow down [REDACTED]"
+    assert event["metadata"] == {"answer": {"a": [1, None]}}
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "code"),
+    [
+        (("success", "ignored"), "success", None),
+        (("cancelled", "client_disconnected"), "cancelled", "client_disconnected"),
+        (("no such status",), "error", None),
+    ],
+)
+def test_a_status_that_was_set_goes_before_the_exceptions(client, backend, told, status, code):
+    with pytest.raises(ValueError, match="no"), lumiqtrace.span("work") as span:
+        span.set_status(*told)
+        raise ValueError("no")
+    assert lumiqtrace.flush()
+    (event,) = backend.events
+    assert (event["status"], event.get("error_code")) == (status, code)
+
+
+def test_begin_and_end_are_what_with_does(client, backend):
+    span = lumiqtrace.span("by hand").begin()
+    assert lumiqtrace.get_current_span_id() == span.span_id
+    assert not span.ended
+    span.end(TimeoutError("late"))
+    span.end()
+    assert span.ended
+    assert lumiqtrace.get_current_span_id() is None
+    assert lumiqtrace.flush()
+    (event,) = backend.events
+    assert (event["status"], event["error_message"]) == ("timeout", "late")
+
+
+class Body:
+    """Metadata that is worked out when it is needed."""
+
+    kept = 5000
+
+    def __init__(self, shown):
+        self.shown = shown
+        self.thread = None
+
+    def value(self, redactor):
+        self.thread = threading.current_thread()
+        return self.shown and {"content": redactor.value(self.shown)}
+
+
+def test_metadata_can_be_worked_out_on_the_exporter_thread(client, backend):
+    body, empty = Body({"password": "hunter2", "user": "ann"}), Body(None)
+    with lumiqtrace.span("work") as span:
+        span.set_metadata("body", body)
+        span.set_metadata("empty", empty)
+    assert span.size > 10_000
+    assert lumiqtrace.flush()
+    (event,) = backend.events
+    assert event["metadata"] == {"body": {"content": {"password": "[REDACTED]", "user": "ann"}}}
+    assert body.thread is not threading.current_thread()
+
+
+def test_a_request_span_begins_a_trace_whatever_is_current(client, backend):
+    with lumiqtrace.span("outer") as outer:
+        with request_span(client, "GET /", index=1) as request:
+            assert lumiqtrace.get_current_trace_id() == request.trace_id != outer.trace_id
+            assert request.trace.root is request
+        assert lumiqtrace.get_current_span_id() == outer.span_id
+    assert lumiqtrace.flush()
+    found = by_name(backend)
+    assert "parent_span_id" not in found["GET /"]
+    assert found["GET /"]["tags"] == {"index": "1"}
+
+
+def test_a_trace_that_is_not_sampled_has_ids_and_no_events(client, backend):
+    with request_span(client, "GET /", sampled=False) as request:
+        with lumiqtrace.span("inner") as inner:
+            assert inner.trace_id == request.trace_id
+        assert len(request.trace_id) == 32
+    assert lumiqtrace.flush()
+    assert backend.events == []
+    assert client.stats().recorded == 0
+
+
+def test_the_rate_is_decided_once_for_the_whole_trace(backend):
+    client = lumiqtrace.init(KEY, base_url=backend.url, sample_rate=0.5)
+    traces = []
+    for _ in range(200):
+        with lumiqtrace.span("root") as root:
+            traces.append(root.trace)
+            with lumiqtrace.span("child"):
+                pass
+    assert lumiqtrace.flush()
+    kept = {trace.trace_id for trace in traces if trace.sampled}
+    assert 0 < len(kept) < 200
+    assert sorted(event["trace_id"] for event in backend.events) == sorted([*kept, *kept])
+    assert client.stats().recorded == len(backend.events)
+
+
+def test_a_failed_trace_is_kept_whole_when_errors_are_sampled(backend):
+    lumiqtrace.init(KEY, base_url=backend.url, sample_rate=0.0, sample_errors=True)
+    for fails in (False, True):
+        with lumiqtrace.span(f"root {fails}"):
+            with lumiqtrace.span("step") as step:
+                if fails:
+                    step.set_error("no")
+            with lumiqtrace.span("last"):
+                pass
+    assert lumiqtrace.flush()
+    assert sorted(event["name"] for event in backend.events) == ["last", "root True", "step"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Self
 
 from ._encode import text_of
 from ._event import Event, new_trace_id
@@ -95,13 +95,6 @@ class Labels:
             event.tags = {**self.tags, **event.tags}
 
 
-class _Nested(Protocol):
-    ended: bool
-
-    @property
-    def around(self) -> Any: ...
-
-
 _current: Final[ContextVar[SpanContext | None]] = ContextVar("lumiqtrace_span", default=None)
 _labels: Final[ContextVar[Labels | None]] = ContextVar("lumiqtrace_labels", default=None)
 
@@ -126,14 +119,16 @@ def leave(here: SpanContext) -> None:
     _leave(_current, here)
 
 
-def _leave(variable: ContextVar[Any], here: _Nested) -> None:
+def _leave(variable: ContextVar[Any], here: SpanContext | Labels) -> None:
     if variable.get() is not here:
         here.ended = True
         return
-    around = here.around
+    around: Any = here.around
     while around is not None and around.ended:
         around = around.around
     variable.set(around)
+    # A task that was started inside still has it; a chain of such tasks must not hold all that came before.
+    here.around = None
 
 
 def labels_of(trace: Trace | None, around: Labels | None) -> Labels | None:

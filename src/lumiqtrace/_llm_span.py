@@ -8,7 +8,7 @@ Calls that are recorded as events of their own are the span's children, and it c
 from __future__ import annotations
 
 from typing import Any, Final, cast
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, ref
 
 from ._client import Client, before_flush
 from ._event import PROVIDERS, Event, Recording
@@ -20,7 +20,7 @@ _hearing: Final = Guard("hearing provider calls", limit=None)
 _reading: Final = Guard("reading provider calls", limit=None)
 
 _waiting: Final[set[Ear]] = set()
-_pricers: Final[WeakKeyDictionary[Client, Pricer]] = WeakKeyDictionary()
+_pricers: Final[WeakKeyDictionary[Client, _PartPricer]] = WeakKeyDictionary()
 
 
 class Ear:
@@ -32,21 +32,25 @@ class Ear:
         self.client = client
         self.config = client.config
         self.calls: list[Recording] = []
-        self.open: WeakSet[Any] = WeakSet()
         self.elsewhere = False
         """Whether a call made inside was recorded as an event of its own."""
         self.closed = False
+        self._open: dict[int, ref[Any]] = {}
         self._span: list[LlmSpan] = [span]
 
     def expects(self, call: Any) -> None:
-        """A call has begun, whose recording comes here."""
-        self.open.add(call)
+        """A call has begun, whose recording comes here; or never, where it is lost."""
+        key = id(call)
+        self._open[key] = ref(call, lambda _gone: self._forget(key))
+
+    def under_way(self) -> list[Any]:
+        """The calls that have begun and not ended."""
+        return [call for known in list(self._open.values()) if (call := known()) is not None]
 
     def record(self, call: Recording, _trace: object = None) -> None:
         """What a call does at its end with its client."""
         self.calls.append(call)
-        self.open.discard(call)
-        self._settle()
+        self._forget(id(call))
 
     def close(self) -> None:
         """The function has ended."""
@@ -61,8 +65,12 @@ class Ear:
         settle(cast("Client", self), final)
         self._settle(final=final)
 
+    def _forget(self, key: int) -> None:
+        self._open.pop(key, None)
+        self._settle()
+
     def _settle(self, *, final: bool = False) -> None:
-        if not self.closed or (self.open and not final):
+        if not self.closed or (self._open and not final):
             return
         _waiting.discard(self)
         try:
@@ -121,7 +129,7 @@ class LlmSpan(Span):
 
     def _look_at(self, result: object) -> None:
         ear = self._ear
-        if ear.calls or ear.open or ear.elsewhere:
+        if ear.calls or ear.elsewhere or ear.under_way():
             return
         from .providers._returned import read_returned
 
@@ -131,14 +139,16 @@ class LlmSpan(Span):
 
     def event(self) -> Event:
         event = super().event()
+        model = self._model or self._told_model
+        event.model = model or event.model
         self._name_provider(event, self._told_provider)
         parts = [part for call in self._calls if (part := _reading(call.event)) is not None]
         if not parts and self._read is not None and not self._told_usage():
             part = _reading(self._read, event)
             parts = [] if part is None else [part]
         if parts:
+            event.model = model or parts[-1].model
             self._take(event, parts)
-        event.model = self._model or self._told_model or (parts[-1].model if parts else event.model)
         return event
 
     def _told_usage(self) -> bool:
@@ -174,15 +184,30 @@ class LlmSpan(Span):
         event.cached_tokens = sum(part.cached_tokens or 0 for part in parts) or None
         if all(part.tags.get("usage") == "missing" for part in parts):
             event.tags["usage"] = "missing"
+        event.usage = None
         pricer = _pricers.get(self._client) or _pricers.setdefault(
-            self._client, Pricer(self._client.config.prices)
+            self._client, _PartPricer(self._client.config.prices)
         )
         for part in parts:
             pricer.price(part)
-        event.usage = None
         event.cost_usd = sum(part.cost_usd for part in parts)
-        if any(part.tags.get("cost") == "unknown" for part in parts):
+        unpriced = [part for part in parts if part.tags.get("cost") == "unknown"]
+        if unpriced and len(parts) == 1:
+            event.usage = parts[0].usage  # the model that the decorator was told may have a price
+        elif unpriced:
             event.tags["cost"] = "unknown"
+            pricer.name(unpriced)
+
+
+class _PartPricer(Pricer):
+    """Names a model without a price only when it is asked to."""
+
+    def _remember(self, model: str) -> None:
+        pass
+
+    def name(self, unpriced: list[Event]) -> None:
+        for part in unpriced:
+            super()._remember(part.model)
 
 
 def _listen() -> None:

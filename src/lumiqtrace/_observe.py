@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Final, Protocol, TypeVar, overload
 
@@ -220,9 +221,7 @@ def _begun(open_span: Open) -> _Steps | None:
 def _generator(function: Callable[..., Generator[Any, Any, Any]], open_span: Open) -> Function:
     def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         body = function(*args, **kwargs)
-        steps = _stepping(_begun, open_span)
-        if steps is None:
-            return (yield from body)
+        steps = _stepping(_begun, open_span) or _no_steps
         sent: Any = None
         error: BaseException | None = None
         try:
@@ -261,13 +260,10 @@ def _async_generator(function: Callable[..., AsyncGenerator[Any, Any]], open_spa
         error: BaseException | None = None
         try:
             while True:
-                steps.enter()
                 try:
-                    item = await step
+                    item = await _through(step, steps)
                 except StopAsyncIteration:
                     break
-                finally:
-                    steps.leave()
                 steps.yields(item)
                 try:
                     step = body.asend((yield item))
@@ -283,6 +279,29 @@ def _async_generator(function: Callable[..., AsyncGenerator[Any, Any]], open_spa
         steps.end(None)
 
     return generate
+
+
+@types.coroutine
+def _through(step: Any, steps: _Steps) -> Generator[Any, Any, Any]:
+    """Await one step of an async generator; what is current in its body is so only while that runs."""
+    sent: Any = None
+    error: BaseException | None = None
+    try:
+        while True:
+            steps.enter()
+            try:
+                waited = step.send(sent) if error is None else step.throw(error)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                steps.leave()
+            sent = error = None
+            try:
+                sent = yield waited
+            except BaseException as thrown:  # noqa: BLE001 - as above
+                error = thrown
+    finally:
+        error = None
 
 
 def _first_step(body: AsyncGenerator[Any, Any]) -> Awaitable[Any]:

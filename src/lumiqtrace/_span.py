@@ -60,6 +60,7 @@ class Span(Marks):
 
     @property
     def ended(self) -> bool:
+        """Whether it has ended; what is told from then on may come too late."""
         return self._latency is not None
 
     # ---- its life -------------------------------------------------------------------------------------

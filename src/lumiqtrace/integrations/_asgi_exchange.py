@@ -223,12 +223,10 @@ class Exchange:
         self._judge()
         self._end()
         if self._here is not None:
-            self._here.ended = False
             enter(self._here)
 
     def _leave(self) -> None:
-        if self._here is not None:
-            self._here.ended = True
+        # Not marked as ended: a task that the request left behind stays in its trace.
         enter(self._outside)
 
     def _end(self, error: BaseException | None = None) -> None:

@@ -33,7 +33,7 @@ class _Listening(Instrumentation):
         if ear is None or ear.closed:
             return None
         request = self.identify(args, kwargs)
-        if any(call.request is request for call in list(ear.open)):
+        if any(call.request is request for call in ear.under_way()):
             return None
         if request is _inside.get() or self._is_recorded(client):
             ear.elsewhere = True
