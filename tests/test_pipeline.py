@@ -49,13 +49,13 @@ def test_what_comes_from_the_application_is_redacted_and_the_rest_stays(backend)
     _, (event,) = sent(
         backend,
         Note(
-            name="password=not-one", model="sk-not-a-secret", error_message="login: password=hunter2", user_id="token=hunter2",
+            name="password=not-one sk-0123456789abc", model="sk-0123456789abc", error_message="login: password=hunter2", user_id="token=hunter2",
             session_id="lqt_0123456789", tags={"apiKey": "hunter2", "ok": "fine", "url": "https://a:hunter2@h/"},
             metadata={"body": {"Password": ["hunter2"]}, "text": '{"token": "hunter2"}', "n": 4111111111111111},
             prompt='[{"content":"api_key=hunter2"}]', completion="use sk-0123456789abc", eval_scores={"token": 0.5},
         ),
     )  # fmt: skip
-    assert (event["name"], event["model"]) == ("password=not-one", "sk-not-a-secret")
+    assert (event["name"], event["model"]) == ("password=not-one [REDACTED]", REDACTED)
     assert event["error_message"] == "login: password=[REDACTED]"
     assert (event["user_id"], event["session_id"]) == ("token=[REDACTED]", REDACTED)
     assert event["tags"] == {"apiKey": REDACTED, "ok": "fine", "url": "https://[REDACTED]@h/"}

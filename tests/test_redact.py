@@ -354,3 +354,18 @@ def test_time_grows_as_the_text_does(unit):
 
     seconds(100)
     assert seconds(64 * 1024) < 64 * max(seconds(4 * 1024), 1e-4), "16 times the text; quadratic is 256 times"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Cookie: theme="dark"; sessionid=hunter2hunter2',
+        'Authorization: Digest username="bob", response="hunter2hunter2"',
+        "password=null-hunter2",
+        "token=3.14-hunter2secret",
+        "password=true!hunter2",
+        "password[]=hunter2",
+    ],
+)
+def test_a_value_is_hidden_to_its_end(text):
+    assert "hunter2" not in Redactor().text(text)

@@ -8,7 +8,7 @@ import pytest
 from backend import KEY
 
 import lumiqtrace
-from lumiqtrace._span import request_span
+from lumiqtrace._span import request_span, shorten
 
 
 def by_name(backend):
@@ -304,3 +304,11 @@ def test_a_failed_trace_is_kept_whole_when_errors_are_sampled(backend):
                 pass
     assert lumiqtrace.flush()
     assert sorted(event["name"] for event in backend.events) == ["last", "root True", "step"]
+
+
+def test_a_password_is_not_cut_out_of_its_address():
+    token = "eyJhbGciOiJIUzI1NiJ9." + "A" * 1850 + ".sig"
+    message = (
+        f"bad token {token} while connecting to the database {'.' * 60} postgres://user:hunter2secret@host/db"
+    )
+    assert "hunt" not in shorten(message)

@@ -36,7 +36,10 @@ def status_of(error: BaseException) -> str:
 def shorten(message: str) -> str:
     """An error message fit to leave the process: without secrets, at most 500 characters."""
     # Redacted before it is cut: half a key is no longer recognised as one.
-    return redact_text(message[: 4 * MAX_MESSAGE])[:MAX_MESSAGE]
+    head = message[: 4 * MAX_MESSAGE]
+    if len(message) > len(head):
+        head = head.rpartition(" ")[0]
+    return redact_text(head)[:MAX_MESSAGE]
 
 
 class Marks:

@@ -32,9 +32,9 @@ class Pairs:
         self._bare = re.compile(r"[^\s&\"'<>]*").match
         self._item = re.compile(r"[^\s,}\]\"'<>]*").match
         self._harmless = re.compile(
-            r"(?:null|none|true|false|-?[0-9]+\.[0-9]+)(?![\w.])", re.IGNORECASE
+            r"(?:null|none|true|false|-?[0-9]+\.[0-9]+)(?=[\s,;&)\]}\"'<>]|\Z)", re.IGNORECASE
         ).match
-        self._line = re.compile(r"[^\r\n\"'<>]*").match
+        self._line = re.compile(r"[^\r\n]*").match
         self._scheme = re.compile(
             r"(?:(?:basic|bearer|digest|negotiate|token|apikey)[ \t]+)?", re.IGNORECASE
         ).match
@@ -63,7 +63,7 @@ class Pairs:
             at = sign.start()
             if at < done:
                 continue
-            name = self._name(text[max(done, at - MAX_NAME) : at].rstrip(" \t\"'\\]"))
+            name = self._name(text[max(done, at - MAX_NAME) : at].rstrip(" \t\"'\\[]"))
             if name is None or not self._is_sensitive(name[0]):
                 continue
             start, end = self._value(text, name[0], at + 1)

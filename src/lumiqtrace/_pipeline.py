@@ -47,6 +47,10 @@ def redacted(event: Event, redactor: Redactor) -> Event:
         value = getattr(event, name)
         if value:
             setattr(event, name, redactor.value(value))
+    # By their looks alone: a route such as `/token:refresh` has names in it, and no values.
+    event.model = redactor.looked_at(event.model)
+    if event.name:
+        event.name = redactor.looked_at(event.name)
     return event
 
 

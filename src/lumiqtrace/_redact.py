@@ -75,6 +75,10 @@ class Redactor:
         except RecursionError:  # a caller that is deep itself
             return REDACTED
 
+    def looked_at(self, text: str) -> str:
+        """`text` without values that look like secrets, whatever names stand before them."""
+        return redact_text(text) if self._secrets else text
+
     def text(self, text: str) -> str:
         """`text` without secrets: in JSON, in `name=value` and `name: value`, and by their looks."""
         if len(text) < 4:

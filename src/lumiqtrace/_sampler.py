@@ -99,13 +99,16 @@ class Held:
         return group
 
     def _make_room(self) -> None:
-        """Count what is there, for threads may have met; then let the oldest traces go."""
+        """Count what is there, for threads may have met; then let the oldest traces go.
+
+        Room is made for a tenth of the events, so that not every one of the next has to count.
+        """
         traces = list(self._traces)
         groups = [self._traces.get(trace, []) for trace in traces]
         self._events = sum(len(group) for group in groups)
         self._bytes = sum(recording.size for group in groups for recording in group)
         for trace in traces:
-            if self._events <= self._max_events and self._bytes <= self._max_bytes:
+            if self._events <= self._max_events * 0.9 and self._bytes <= self._max_bytes:
                 break
             self._take(trace)
 

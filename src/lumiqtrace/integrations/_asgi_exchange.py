@@ -107,11 +107,8 @@ class Exchange:
             _ending(self._end_and_stay)
 
     async def _flushed_before(self, last: Message) -> Message:
-        """Send everything but the end of the answer, then the events; gives what is left to send."""
+        """Deliver the events before the last message, which stays as it is: others may count the pieces."""
         assert self.flush is not None
-        if last.get("body"):
-            await self._send({**last, "more_body": True})
-            last = {"type": "http.response.body", "body": b"", "more_body": False}
         _ending(self._end_and_stay)
         await self.flush()
         return last

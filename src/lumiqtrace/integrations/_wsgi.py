@@ -13,7 +13,7 @@ from .._config import LumiqConfig
 from .._guard import Guard
 from .._propagation import extract
 from .._span import Span, request_span
-from ._http import Exclude, excluder, flushes_in_request, recording_client, rules, span_name
+from ._http import Exclude, excluder, flushes_in_request, recording_client, redactor_of, rules, span_name
 from ._sigterm import deliver_on_sigterm
 from ._wsgi_exchange import REQUEST_KEY, Environ, Exchange, StartResponse, WsgiApp
 
@@ -44,6 +44,7 @@ class WsgiMiddleware:
         self._response_header = response_header
         self._trusting = trust_incoming_trace
         self._flush_in_request = flushes_in_request(rules(config).flush)
+        self._redactor = redactor_of(config)
         if config is None or config.active:
             deliver_on_sigterm()
 
@@ -69,6 +70,7 @@ class WsgiMiddleware:
         exchange = Exchange(self._span(client, environ, path), environ, start_response, config)
         exchange.flushes = self._flush_in_request
         exchange.shows_id = self._response_header
+        exchange.redactor = self._redactor
         exchange.begin()
         return exchange
 

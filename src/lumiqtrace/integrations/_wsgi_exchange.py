@@ -14,6 +14,7 @@ from .._client import default_client
 from .._config import LumiqConfig
 from .._context import Labels, SpanContext, ambient, current, enter, surround
 from .._guard import Guard
+from .._redact import Redactor
 from .._sampler import keeps
 from .._span import Span
 from ._bodies import BodyTap
@@ -41,8 +42,8 @@ class Exchange:
 
     __slots__ = (
         "_config", "_environ", "_expected", "_inside", "_outside", "_request_body", "_response_body",
-        "_route", "_sent", "_start_response", "_status", "_write", "ended", "flushes", "handled", "shows_id",
-        "span",
+        "_route", "_sent", "_start_response", "_status", "_write", "ended", "flushes", "handled", "redactor",
+        "shows_id", "span",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,7 @@ class Exchange:
         self.ended = False
         self.flushes = False
         self.shows_id = True
+        self.redactor: Redactor | None = None
         self.handled: BaseException | None = None
         """What the application raised and answered itself."""
         self._environ = environ
@@ -182,7 +184,9 @@ class Exchange:
         if self._config.capture_response_body:
             kind, encoding = _header(headers, "content-type"), _header(headers, "content-encoding")
             limit, streamed = self._config.max_body_bytes, length is None
-            self._response_body = BodyTap(kind, limit, encoding=encoding, streamed=streamed)
+            self._response_body = BodyTap(
+                kind, limit, encoding=encoding, streamed=streamed, redactor=self.redactor
+            )
         # Servers refuse what is no list, and an application may keep the one it passed.
         if not self.shows_id or type(headers) is not list or _header(headers, TRACE_HEADER) is not None:
             return None
@@ -193,7 +197,8 @@ class Exchange:
         environ, stream = self._environ, self._environ.get("wsgi.input")
         if stream is not None:
             kind, encoding = environ.get("CONTENT_TYPE"), environ.get("HTTP_CONTENT_ENCODING")
-            tap = self._request_body = BodyTap(kind, self._config.max_body_bytes, encoding=encoding)
+            limit = self._config.max_body_bytes
+            tap = self._request_body = BodyTap(kind, limit, encoding=encoding, redactor=self.redactor)
             environ["wsgi.input"] = Input(stream, tap)
 
     def _watched(self, result: Iterable[bytes]) -> Iterable[bytes]:
