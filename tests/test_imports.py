@@ -124,3 +124,23 @@ def test_threads_that_import_at_once_get_one_module_and_one_action(folder):
         thread.join()
     assert len(set(map(id, found))) == 1
     assert len(seen) == 1
+
+
+def test_an_import_that_another_thread_is_in_the_middle_of_is_waited_for(folder):
+    (folder / "lq_slow.py").write_text(
+        "import lq_gate\nlq_gate.began.set()\nlq_gate.go.wait(10)\nlast = 3\n", encoding="utf-8"
+    )
+    (folder / "lq_gate.py").write_text("import threading\nbegan, go = threading.Event(), threading.Event()\n")
+    gate = importlib.import_module("lq_gate")
+    seen = []
+    importing = threading.Thread(target=importlib.import_module, args=("lq_slow",))
+    importing.start()
+    assert gate.began.wait(10)
+    waiting = threading.Thread(
+        target=when_imported, args=("lq_slow", lambda module: seen.append(module.last))
+    )
+    waiting.start()
+    gate.go.set()
+    importing.join()
+    waiting.join()
+    assert seen == [3]

@@ -17,6 +17,7 @@ import openai._base_client
 import pytest
 
 import lumiqtrace
+from lumiqtrace.providers import _tap
 from lumiqtrace.providers.openai import origin
 
 hx = getattr(openai._base_client, "httpx2", None) or openai._base_client.httpx
@@ -734,3 +735,8 @@ def test_recording_that_fails_never_reaches_the_program(client, caplog):
 )
 def test_whose_api_an_address_is(url, expected):
     assert origin(url) == expected
+
+
+def test_who_reads_is_told_without_an_asyncio_loop_too():
+    """Under trio there is a coroutine and no asyncio task."""
+    assert _tap.here(is_async=True) == (threading.get_ident(), None)

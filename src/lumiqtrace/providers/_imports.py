@@ -6,9 +6,11 @@ import. Ours, because the library for this takes 3.5 ms to load, of the 10 that 
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final
@@ -25,6 +27,9 @@ def when_imported(name: str, action: Action) -> None:
     """
     module = sys.modules.get(name)
     if module is not None:
+        if getattr(module.__spec__, "_initializing", False):
+            with suppress(Exception):  # another thread imports it right now, and hears of it if that fails
+                importlib.import_module(name)
         action(module)
         return
     _waiting.setdefault(name, []).append(action)

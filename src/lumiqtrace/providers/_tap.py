@@ -75,7 +75,14 @@ def settle(client: Client, final: bool) -> None:
 
 def here(*, is_async: bool) -> tuple[int, int | None]:
     """Who reads: the thread, and in asynchronous code the task."""
-    return threading.get_ident(), id(asyncio.current_task()) if is_async else None
+    return threading.get_ident(), _task() if is_async else None
+
+
+def _task() -> int | None:
+    try:
+        return id(asyncio.current_task())
+    except RuntimeError:  # another library's event loop, such as trio's
+        return None
 
 
 Pieces = list[tuple[bytes, float]]
