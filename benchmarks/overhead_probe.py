@@ -109,10 +109,10 @@ class Switch:
 
     def off(self) -> None:
         for owner, name, original, _ in self._changes:
-            if original is None:
-                delattr(owner, name)
-            else:
+            if original is not None:
                 setattr(owner, name, original)
+            elif name in vars(owner):
+                delattr(owner, name)
 
     @staticmethod
     def _snapshot() -> dict[tuple[type, str], Any]:
