@@ -106,6 +106,17 @@ def test_starlette_requests_are_named_by_their_template(client, backend, path, n
     assert [event["name"] for event in backend.events] == [name]
 
 
+def test_a_value_that_is_a_word_of_the_mount_does_not_rename_it(client, backend):
+    below = FastAPI()
+    below.get("/users/{user_id}")(lambda user_id: user_id)
+    app = FastAPI()
+    app.mount("/v1", below)
+    app.add_middleware(LumiqFastAPIMiddleware)
+    call(app, "/v1/users/v1")
+    client.flush()
+    assert [event["name"] for event in backend.events] == ["GET /v1/users/{user_id}"]
+
+
 def test_the_middleware_in_a_mounted_application_names_the_whole_route(client, backend):
     below = FastAPI()
     below.add_middleware(LumiqFastAPIMiddleware)

@@ -13,7 +13,7 @@ def route_of(scope: Mapping[str, Any]) -> str | None:
     """
     root = _root(scope)
     route = scope.get("route") or _searched(scope, root)
-    mounted = _mounted_at(scope, root)
+    mounted = _mounted_at(scope, root, getattr(route, "param_convertors", ()))
     if route is None or hasattr(route, "routes"):  # nothing matched, below a mount or at all
         return mounted + "/{path}" if mounted else None
     # FastAPI keeps a router's routes as they were written; how they are included stands here.
@@ -28,12 +28,17 @@ def _root(scope: Mapping[str, Any]) -> str:
     return root if root and scope["path"].startswith(root) else ""
 
 
-def _mounted_at(scope: Mapping[str, Any], root: str) -> str:
-    """The path at which the application is mounted, its parameters by their names: `/tenants/{tenant}`."""
+def _mounted_at(scope: Mapping[str, Any], root: str, below: Iterable[str]) -> str:
+    """The path at which the application is mounted, its parameters by their names: `/tenants/{tenant}`.
+
+    The parameters `below` are the route's own; one may have the same value as a word of the path above.
+    """
     top = scope.get("app_root_path")
     if top is None or len(root) <= len(top):
         return ""
-    names = {str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items()}
+    names = {
+        str(value): f"{{{name}}}" for name, value in scope.get("path_params", {}).items() if name not in below
+    }
     return "/".join(names.get(part, part) for part in root[len(top) :].split("/"))
 
 
