@@ -8,23 +8,21 @@ piece came, and read later, off the application's thread: 0.4 us a piece (measur
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from functools import lru_cache
 from itertools import islice
-from operator import itemgetter
 from typing import Any, Final
 
 from .._client import Client
 from .._guard import Guard
-from ._answer import Answer, Route
+from ._answer import Answer
 from ._call import Call
 from ._eventstream import FrameStream
 from ._failure import failure_of
+from ._pieces import Pieces, fold, fold_one, joined, reader, size_of
 from ._sse import EventStream
 
 _watching = Guard("watching a stream")
@@ -85,10 +83,6 @@ def _task() -> int | None:
         return None
 
 
-Pieces = list[tuple[bytes, float]]
-"""What passed, and when."""
-
-
 class Tap:
     """The notes on one response: what passed, and when. What it means is read later, off this thread.
 
@@ -132,13 +126,13 @@ class Tap:
     def bound(self) -> None:
         """Let go of what need not be kept any longer; to be called after `every` pieces."""
         call = self._call
-        held = _size(self.pieces)
+        held = size_of(self.pieces)
         if call is not None and self._events is None:
             self._is_json = self._is_json and held <= MAX_JSON
         if call is None or (self._events is None and not self._is_json):
             self._taken()
         elif self._events is not None and held > MAX_HELD:
-            _fold(call, self._events, self._taken())
+            fold(call, self._events, self._taken())
 
     def _taken(self) -> Pieces:
         """What is held. The list stays, for the reader goes on appending to it."""
@@ -157,8 +151,8 @@ class Tap:
         pieces = self._taken()
         at = time.perf_counter() if error is not None else self._last
         failure = failure_of(error) if error is not None else None
-        read = _reader(call, self._events, pieces, complete=complete, is_json=self._is_json)
-        call.answered_later(read, _size(pieces), at, failure)
+        read = reader(call, self._events, pieces, complete=complete, is_json=self._is_json)
+        call.answered_later(read, size_of(pieces), at, failure)
 
     def is_busy(self) -> bool:
         generator = self.reading() if self.reading is not None else None
@@ -180,8 +174,8 @@ class Tap:
         seen, known = Answer(), call.answer
         seen.finish_reason, seen.complete = known.finish_reason, known.complete
         seen.has_usage = known.has_usage
-        for payload in events.copy().feed(_joined(self.pieces[:])):
-            _fold_one(call.route, payload, seen)
+        for payload in events.copy().feed(joined(self.pieces[:])):
+            fold_one(call.route, payload, seen)
         if seen.complete or (seen.finish_reason is not None and seen.has_usage):
             return True
         return seen.finish_reason is not None and self._read_here()
@@ -194,69 +188,6 @@ class Tap:
     def __del__(self) -> None:
         if self._call is not None:
             _watching(self.ended)
-
-
-# ---- what the bytes mean -------------------------------------------------------------------------------
-
-
-def _reader(
-    call: Call,
-    events: EventStream | FrameStream | None,
-    pieces: Pieces,
-    *,
-    complete: bool,
-    is_json: bool,
-) -> Callable[[Answer], None]:
-    def read(answer: Answer) -> None:
-        answer.complete = answer.complete or complete
-        if events is not None:
-            _fold(call, events, pieces)
-            for payload in events.close():
-                _fold_one(call.route, payload, answer)
-        elif is_json and pieces:
-            with suppress(ValueError):  # half of a document that was left early
-                call.route.read(json.loads(_joined(pieces)), answer)
-                answer.complete = True
-
-    return read
-
-
-def _fold(call: Call, events: EventStream | FrameStream, pieces: Pieces) -> None:
-    """Read the events in `pieces`; one by one until the first output, whose time is noted."""
-    done = 0
-    while call.awaits_output and done < len(pieces):
-        piece, at = pieces[done]
-        for payload in events.feed(piece):
-            event = _fold_one(call.route, payload, call.answer)
-            if event is not None and call.awaits_output and call.route.begins(event):
-                call.first_output(at)
-        done += 1
-    answer, route = call.answer, call.route
-    for payload in events.feed(_joined(pieces[done:])):
-        # To parse what only brings the next word is nearly all of the work; without texts it is for nothing.
-        if answer.spoken is not None or answer.model is None or not route.is_plain(payload):
-            _fold_one(route, payload, answer)
-
-
-def _joined(pieces: Pieces) -> bytes:
-    return b"".join(piece for piece, _ in pieces)
-
-
-def _size(pieces: Pieces) -> int:
-    return sum(map(len, map(itemgetter(0), pieces)))
-
-
-def _fold_one(route: Route, payload: bytes, answer: Answer) -> Any:
-    """One event of the stream into the answer; what is no JSON says nothing."""
-    if payload.startswith(b"[DONE]"):
-        answer.complete = True
-        return None
-    try:
-        event = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    route.fold(event, answer)
-    return event
 
 
 # ---- the response ----------------------------------------------------------------------------------------
