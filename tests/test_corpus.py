@@ -39,7 +39,7 @@ class Kept:
     def __init__(self):
         self.events = []
 
-    def send(self, body, timeout):
+    def send(self, body, headers, timeout):
         self.events += [json.loads(line) for line in zlib.decompress(body, wbits=31).split(b"\n")]
         return Reply(202, {})
 

@@ -49,7 +49,7 @@ class Wire:
         self.sent: list[list[int]] = []
         self.closed = threading.Event()
 
-    def send(self, body, timeout):
+    def send(self, body, headers, timeout):
         events = [json.loads(line) for line in zlib.decompress(body, wbits=31).split(b"\n")]
         self.sent.append(numbers(events))
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
@@ -359,11 +359,11 @@ def test_a_transport_that_raises_anything_does_not_end_the_delivery(exporters):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_thread_that_died_is_started_again(exporters):
     class Dying(Wire):
-        def send(self, body, timeout):
+        def send(self, body, headers, timeout):
             if not self.sent:
-                super().send(body, timeout)
+                super().send(body, headers, timeout)
                 raise SystemExit  # ends a thread without a word
-            return super().send(body, timeout)
+            return super().send(body, headers, timeout)
 
     wire = Dying()
     exporter = exporters(wire, rand=lambda: 0.01)
@@ -492,9 +492,9 @@ def test_a_send_on_the_calling_thread_keeps_the_flush_s_deadline(exporters, monk
     timeouts = []
 
     class Timed(Wire):
-        def send(self, body, timeout):
+        def send(self, body, headers, timeout):
             timeouts.append(timeout)
-            return super().send(body, timeout)
+            return super().send(body, headers, timeout)
 
     exporter = exporters(Timed())
     submit(exporter, 1)

@@ -230,7 +230,7 @@ def test_whatever_before_send_makes_of_an_event_is_sent_as_json(backend):
 
 def test_the_account_balances_while_events_are_dropped():
     class Wire:
-        def send(self, body, timeout):
+        def send(self, body, headers, timeout):
             assert all(json.loads(line) for line in zlib.decompress(body, wbits=31).split(b"\n"))
             return Reply(202, {})
 

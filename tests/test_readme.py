@@ -65,7 +65,7 @@ def test_the_table_of_options_is_the_configuration():
     config = LumiqConfig.from_options({})
     fields = set(LumiqConfig.__dataclass_fields__)
     assert {name for name in rows if name in fields} == fields
-    without = {"api_key", "prices", "redact_fields", "before_send"}
+    without = {"api_key", "service", "spool_dir", "prices", "redact_fields", "before_send"}
     assert {name: value for name, value in rows.items() if name in fields - without} == {
         name: str(getattr(config, name)) for name in fields - without
     }

@@ -80,14 +80,14 @@ def library(request, monkeypatch):
 
 def test_the_reply_comes_back(library, to, backend):
     backend.answer = lambda _request: Answer(429, {"Retry-After": "7"}, b"busy")
-    reply = to(backend.url).send(BODY, 5)
+    reply = to(backend.url).send(BODY, {}, 5)
     assert (reply.status, reply.headers["retry-after"], reply.body) == (429, "7", b"busy")
 
 
 def test_a_redirect_is_not_followed_and_the_key_stays(library, to, backend):
     with running(Backend()) as other:
         backend.answer = lambda _request: Answer(307, {"Location": other.url + "/v1/ingest"})
-        assert to(backend.url).send(BODY, 5).status == 307
+        assert to(backend.url).send(BODY, {}, 5).status == 307
         assert other.requests == []
 
 
@@ -95,7 +95,7 @@ def test_no_connection(library, to):
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     with pytest.raises(TransportError) as caught:
-        to(f"http://127.0.0.1:{port}").send(BODY, 5)
+        to(f"http://127.0.0.1:{port}").send(BODY, {}, 5)
     assert KEY not in str(caught.value)
 
 
@@ -114,7 +114,7 @@ def test_no_connection(library, to):
 )
 def test_bytes_that_are_no_answer_are_worth_another_try(library, to, raw_server, talk):
     with pytest.raises(TransportError):
-        to(raw_server(talk)).send(BODY, 5)
+        to(raw_server(talk)).send(BODY, {}, 5)
 
 
 def test_a_server_that_never_answers_costs_the_timeout(library, to, raw_server):
@@ -122,7 +122,7 @@ def test_a_server_that_never_answers_costs_the_timeout(library, to, raw_server):
     try:
         started = time.monotonic()
         with pytest.raises(TransportError, match=r"(?i)timeout|timed"):
-            to(raw_server(lambda _connection: done.wait(20))).send(BODY, 0.4)
+            to(raw_server(lambda _connection: done.wait(20))).send(BODY, {}, 0.4)
         assert time.monotonic() - started < 3
     finally:
         done.set()
@@ -138,7 +138,7 @@ def test_a_body_that_trickles_does_not_stretch_the_deadline(library, to, raw_ser
 
     try:
         started = time.monotonic()
-        assert to(raw_server(trickle)).send(BODY, 0.5).status == 500
+        assert to(raw_server(trickle)).send(BODY, {}, 0.5).status == 500
         assert time.monotonic() - started < 3
     finally:
         done.set()
@@ -150,7 +150,7 @@ def test_an_endless_body_is_not_read_to_the_end(library, to, raw_server):
         for _ in range(1000):
             connection.sendall(b"y" * 65536)
 
-    reply = to(raw_server(flood)).send(BODY, 10)
+    reply = to(raw_server(flood)).send(BODY, {}, 10)
     assert reply.status == 202
     assert len(reply.body) == _transport.MAX_REPLY_BYTES
 
@@ -161,14 +161,14 @@ def test_a_stale_connection_is_replaced_at_once(library, to, raw_server):
 
     transport = to(raw_server(answer_and_leave))
     for _ in range(5):
-        assert transport.send(BODY, 5).status == 202
+        assert transport.send(BODY, {}, 5).status == 202
 
 
 @respx.mock
 def test_what_goes_on_the_wire(monkeypatch, to):
     monkeypatch.setattr(_transport, "_http_library", lambda: httpx)
     route = respx.post("https://api.lumiqtrace.com/v1/ingest").respond(202, json={"accepted": 1})
-    assert to("https://api.lumiqtrace.com/").send(BODY, 5).status == 202
+    assert to("https://api.lumiqtrace.com/").send(BODY, {}, 5).status == 202
     request = route.calls.last.request
     assert request.content == BODY
     assert request.headers["x-api-key"] == KEY
@@ -181,4 +181,4 @@ def test_every_kind_of_fault_is_one_error(monkeypatch, to):
     for fault in (httpx.ConnectTimeout, httpx.ReadError, httpx.ProxyError, httpx.UnsupportedProtocol):
         route.mock(side_effect=fault("it broke"))
         with pytest.raises(TransportError, match="it broke"):
-            to("https://api.lumiqtrace.com").send(BODY, 5)
+            to("https://api.lumiqtrace.com").send(BODY, {}, 5)

@@ -5,11 +5,12 @@ Before `init`, without a key, or when disabled, every one of them does nothing a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from . import _client
 from ._client import Client
-from ._config import BeforeSend, Flush, LumiqConfig, Prices
+from ._config import BeforeSend, Flush, LumiqConfig, Prices, Spool
 
 
 def init(
@@ -17,6 +18,7 @@ def init(
     *,
     base_url: str | None = None,
     environment: str | None = None,
+    service: str | None = None,
     enabled: bool | None = None,
     sample_rate: float | None = None,
     sample_errors: bool | None = None,
@@ -27,6 +29,10 @@ def init(
     flush: Flush | None = None,
     max_queue_events: int | None = None,
     max_queue_bytes: int | None = None,
+    spool_dir: str | os.PathLike[str] | None = None,
+    spool: Spool | None = None,
+    spool_max_bytes: int | None = None,
+    spool_max_age: float | None = None,
     prices: Prices | None = None,
     store_prompts: bool | None = None,
     stream_usage: bool | None = None,
@@ -50,6 +56,7 @@ def init(
         "api_key": api_key,
         "base_url": base_url,
         "environment": environment,
+        "service": service,
         "enabled": enabled,
         "sample_rate": sample_rate,
         "sample_errors": sample_errors,
@@ -60,6 +67,10 @@ def init(
         "flush": flush,
         "max_queue_events": max_queue_events,
         "max_queue_bytes": max_queue_bytes,
+        "spool_dir": spool_dir,
+        "spool": spool,
+        "spool_max_bytes": spool_max_bytes,
+        "spool_max_age": spool_max_age,
         "prices": prices,
         "store_prompts": store_prompts,
         "stream_usage": stream_usage,

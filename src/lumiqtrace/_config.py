@@ -28,8 +28,10 @@ BeforeSend = Callable[[Event], Event | None]
 changed or not, or None to drop it."""
 
 Flush = Literal["auto", "background", "request"]
+Spool = Literal["batch", "always"]
 
 _FLUSHES: Final = ("auto", "background", "request")
+_SPOOLS: Final = ("batch", "always")
 _INIT_DEFAULTS: Final = {"batch_size": 50, "flush_interval": 2.0}
 _NO_VARIABLE: Final = ("prices", "before_send")
 _PRICE_KEYS: Final = ("input", "output", "cached", "cache_write")
@@ -85,7 +87,10 @@ class LumiqConfig(_Passed):
     Delivery: `flush_interval` and the timeouts are seconds, `batch_size` is events (1 to 100),
     `max_queue_bytes` is bytes. `init` has other defaults for `batch_size` (50) and `flush_interval` (2.0).
     `flush` is for middlewares: `request` flushes before each response ends, `background` does not, `auto`
-    chooses by the platform.
+    chooses by the platform. With `spool_dir` every batch is a file in that folder until it is accepted, and
+    what a process left there is sent by the next one; `spool="always"` writes every 100 ms instead of every
+    `flush_interval`. The folder keeps `spool_max_bytes` bytes, for `spool_max_age` seconds. `service` names
+    this program where the server says who lost events.
 
     What is recorded: `sample_rate` is the share of traces, 0.0 to 1.0, decided from the trace id;
     `sample_errors` keeps a failed trace regardless. `prices` go before the built-in ones. `store_prompts`
@@ -101,6 +106,7 @@ class LumiqConfig(_Passed):
     api_key: Secret | str | None = None
     base_url: str = "https://api.lumiqtrace.com"
     environment: str = "production"
+    service: str | None = None
     enabled: bool = True
     sample_rate: float = 1.0
     sample_errors: bool = False
@@ -111,6 +117,10 @@ class LumiqConfig(_Passed):
     flush: Flush = "auto"
     max_queue_events: int = 50_000
     max_queue_bytes: int = 32 * MIB
+    spool_dir: str | os.PathLike[str] | None = None
+    spool: Spool = "batch"
+    spool_max_bytes: int = 256 * MIB
+    spool_max_age: float = 7 * 86_400.0
     prices: Prices | None = None
     store_prompts: bool = False
     stream_usage: bool = True
@@ -136,8 +146,11 @@ class LumiqConfig(_Passed):
         for option in fields(self):
             if isinstance(option.default, bool):
                 _check_type(option.name, getattr(self, option.name), bool, "True or False")
-        if self.flush not in _FLUSHES:
-            raise ConfigError(f"flush: {self.flush!r} cannot be used; it is one of {', '.join(_FLUSHES)}")
+        _check_choice("flush", self.flush, _FLUSHES)
+        _check_choice("spool", self.spool, _SPOOLS)
+        object.__setattr__(self, "spool_dir", _checked_folder(self.spool_dir))
+        if self.service is not None:
+            _check_type("service", self.service, str, "a name such as 'checkout'")
         _check_prices(self.prices)
         if self.before_send is not None and not callable(self.before_send):
             raise ConfigError(
@@ -151,6 +164,8 @@ class LumiqConfig(_Passed):
         _check_range("shutdown_timeout", self.shutdown_timeout, float, 0, 3600)
         _check_range("max_queue_events", self.max_queue_events, int, 1, 10_000_000)
         _check_range("max_queue_bytes", self.max_queue_bytes, int, 64 * 1024, 64 * 1024 * MIB)
+        _check_range("spool_max_bytes", self.spool_max_bytes, int, 64 * 1024, 1024 * 1024 * MIB)
+        _check_range("spool_max_age", self.spool_max_age, float, 1, 10 * 365 * 86_400)
         _check_range("max_body_bytes", self.max_body_bytes, int, 0, 64 * MIB)
 
     def _fill_in(self) -> None:
@@ -264,6 +279,23 @@ def _check_prices(prices: object) -> None:
 def _check_type(name: str, value: object, kind: type, right: str) -> None:
     if not isinstance(value, kind) or value == "":
         raise ConfigError(f"{name}: {value!r} cannot be used; it is {right}")
+
+
+def _checked_folder(folder: object) -> str | None:
+    right = "it is the path of a folder that only this program's user may read"
+    if folder is None:
+        return None
+    if not isinstance(folder, str | os.PathLike):
+        raise ConfigError(f"spool_dir: {folder!r} cannot be used; {right}")
+    path = os.fspath(folder)
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ConfigError(f"spool_dir: {path!r} is no path; {right}")
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 - pathlib is loaded by nobody else here
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name}: {value!r} cannot be used; it is one of {', '.join(choices)}")
 
 
 def _check_range(name: str, value: object, kind: type, low: float, high: float) -> None:

@@ -332,7 +332,7 @@ class Exporter:
 
     def _send(self, batch: Batch, timeout: float) -> tuple[Outcome, Reply | None]:
         try:
-            reply = self._transport.send(batch.body, timeout)
+            reply = self._transport.send(batch.body, {}, timeout)
         except TransportError as error:
             return Outcome(Verdict.RETRY, str(error)), None
         # A transport of the user's may raise anything; no fault of it ends the delivery.

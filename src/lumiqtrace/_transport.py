@@ -36,10 +36,10 @@ class TransportError(Exception):
 
 
 class Transport(Protocol):
-    def send(self, body: bytes, timeout: float) -> Reply:
+    def send(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
         """Post one gzip NDJSON body. Raises TransportError.
 
-        `timeout` is seconds for connecting, for each wait of the exchange, and for reading the answer.
+        `headers` go beside those of every request; `timeout` is seconds for the whole exchange.
         """
         ...
 
@@ -58,13 +58,13 @@ class HttpTransport:
         self._dropped: tuple[type[Exception], ...] = ()
         self._kept = False
 
-    def send(self, body: bytes, timeout: float) -> Reply:
+    def send(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
         client = self._client()
         deadline = time.monotonic() + timeout
         while True:
             kept, self._kept = self._kept, False
             try:
-                reply = self._exchange(client, body, deadline)
+                reply = self._exchange(client, body, headers, deadline)
             except self._library.HTTPError as error:
                 # A kept connection that the peer dropped meanwhile fails like this, a fresh one will not:
                 # one more try at once. The event ids make a repeated delivery harmless.
@@ -88,9 +88,10 @@ class HttpTransport:
                 "".encode("idna")  # loads the codec that the first connection would
         return self._http
 
-    def _exchange(self, client: Any, body: bytes, deadline: float) -> Reply:
+    def _exchange(self, client: Any, body: bytes, headers: Mapping[str, str], deadline: float) -> Reply:
         left = max(0.05, deadline - time.monotonic())
         sent = {
+            **headers,
             "x-api-key": self._key.reveal(),
             "content-type": "application/x-ndjson",
             "content-encoding": "gzip",
