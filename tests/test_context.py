@@ -141,6 +141,59 @@ def test_blocks_that_end_out_of_order_or_elsewhere_leave_nothing(client):
     assert ambient() is None
 
 
+def test_an_async_generator_that_asyncio_closes_leaves_nothing_in_its_readers_task(client, backend):
+    """Left by `break`, its body ends in a task of asyncio's own, with a copy of the reader's context."""
+
+    closed = asyncio.Event()
+
+    async def documents():
+        try:
+            async with lumiqtrace.context(user_id="the generator's"), lumiqtrace.span("reading"):
+                yield 1
+                yield 2
+        finally:
+            closed.set()
+
+    async def main():
+        async for _ in documents():
+            break
+        await closed.wait()
+        assert (current(), ambient()) == (None, None)
+        with lumiqtrace.span("after"):
+            pass
+
+    asyncio.run(main())
+    found = by_name(backend)
+    assert labels(found["reading"])[0] == "the generator's"
+    assert labels(found["after"])[0] is None
+    assert "parent_span_id" not in found["after"]
+    assert found["after"]["trace_id"] != found["reading"]["trace_id"]
+
+
+def test_a_span_that_another_task_ends_is_current_no_more(client):
+    async def end(span, labels):
+        span.end()
+        labels.__exit__(None, None, None)
+
+    async def main():
+        with lumiqtrace.span("outer") as outer:
+            inner = lumiqtrace.span("inner").begin()
+            labels = lumiqtrace.context(user_id="u1").__enter__()
+            await asyncio.create_task(end(inner, labels))
+            assert current().span is outer
+            assert ambient() is None
+        assert current() is None
+
+    asyncio.run(main())
+
+
+def test_labels_closed_where_they_were_never_open_are_gone_where_they_were(client):
+    labels = lumiqtrace.context(user_id="u1").__enter__()
+    contextvars.Context().run(labels.__exit__, None, None, None)
+    assert ambient() is None
+    labels.__exit__(None, None, None)
+
+
 def test_without_a_client_it_does_nothing():
     with lumiqtrace.context(user_id="u1", tags={"a": 1}):
         lumiqtrace.set_attribute("user.id", "u2")

@@ -40,9 +40,10 @@ class Part:
 
 
 class Trace:
-    def __init__(self, root=None, sampled=False):
+    def __init__(self, root=None, *, sampled=False, holds=True):
         self.trace_id = new_trace_id()
         self.sampled = sampled
+        self.holds = holds
         self.root = root
 
 
@@ -94,7 +95,7 @@ def test_a_rate_of_nothing_makes_no_thread_and_no_request(backend):
 
 
 def test_what_is_not_sampled_goes_no_further(client, backend):
-    client.record(Part("left"), Trace(sampled=False))
+    client.record(Part("left"), Trace(holds=False))
     client.record(Part("kept"), Trace(sampled=True))
     client.record(Part("alone"))
     assert client.flush()

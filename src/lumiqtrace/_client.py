@@ -83,13 +83,13 @@ class Client:
         """Queue one recording; microseconds, and never an error.
 
         `trace` is the trace it belongs to: where that is not sampled, the recording goes no further, or
-        with `sample_errors` is held until the trace is decided.
+        is held until the trace is decided.
         """
         if not self._active:
             return
         if trace is None or trace.sampled:
             _recording(self._submit, recording)
-        elif self.config.sample_errors:
+        elif trace.holds:
             _recording(self._hold, recording, trace)
 
     def flush(self, timeout: float | None = None) -> bool:

@@ -1,13 +1,15 @@
 """The current span and the labels around it, carried by contextvars: each task and request sees its own.
 
 A model call made while a span is current becomes that span's child; without one it begins its own trace.
-Nothing here is undone by token: what began in one context may end in another, and never raises.
+What began in one context may end in another, as an async generator's body does that asyncio closes; it
+never raises, and nobody finds it current afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
+from contextlib import suppress
+from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -23,33 +25,36 @@ class Trace:
     """What the spans of one trace share in this process.
 
     `root` is the span that began it here, None for a model call on its own. `user_id` and `session_id` are
-    those of what is recorded from now on. `sampled` says whether anything is.
+    those of what is recorded from now on. `sampled` says whether anything is; `holds`, where it is not,
+    whether what is recorded is held until it is known that nothing failed.
     """
 
-    __slots__ = ("root", "sampled", "session_id", "trace_id", "user_id")
+    __slots__ = ("holds", "root", "sampled", "session_id", "trace_id", "user_id")
 
-    def __init__(self, trace_id: str, *, sampled: bool = True, root: Any = None) -> None:
+    def __init__(self, trace_id: str, *, sampled: bool = True, holds: bool = False, root: Any = None) -> None:
         self.trace_id = trace_id
         self.sampled = sampled
+        self.holds = holds
         self.root = root
         self.user_id: str | None = None
         self.session_id: str | None = None
 
 
-def begin_trace(sample_rate: float) -> Trace:
+def begin_trace(sample_rate: float, *, holds: bool = False) -> Trace:
     """A new trace, kept or not by its id."""
     trace_id = new_trace_id()
-    return Trace(trace_id, sampled=keeps(trace_id, sample_rate))
+    return Trace(trace_id, sampled=keeps(trace_id, sample_rate), holds=holds)
 
 
 class SpanContext:
     """Where a span stands: its trace, its parent's id, and what was current when it began.
 
     `span` is the Span itself. `ear` is who listens to the provider calls made inside, if anyone does.
-    `ended` marks one that ended while another was current: what is current next skips it.
+    `left` marks one that ended where it could not be taken off, because another was current there or it had
+    begun in another context: whoever finds it current goes on to what was around it.
     """
 
-    __slots__ = ("around", "ear", "ended", "parent_id", "span", "span_id", "trace")
+    __slots__ = ("around", "ear", "left", "parent_id", "span", "span_id", "token", "trace")
 
     def __init__(
         self, trace: Trace, span_id: str, parent_id: str | None, around: SpanContext | None, span: Any
@@ -60,7 +65,8 @@ class SpanContext:
         self.around = around
         self.span = span
         self.ear: Any = None
-        self.ended = False
+        self.left = False
+        self.token: Token[Any] | None = None
 
     @property
     def trace_id(self) -> str:
@@ -68,9 +74,9 @@ class SpanContext:
 
 
 class Labels:
-    """A user, a session and tags for every event recorded inside a `context`."""
+    """A user, a session and tags for every event recorded inside a `context`. `left` as for a span."""
 
-    __slots__ = ("around", "ended", "owner", "session_id", "tags", "user_id")
+    __slots__ = ("around", "left", "session_id", "tags", "token", "user_id")
 
     def __init__(
         self,
@@ -78,14 +84,13 @@ class Labels:
         session_id: str | None,
         tags: dict[str, str],
         around: Labels | None = None,
-        owner: object = None,
     ) -> None:
         self.user_id = user_id
         self.session_id = session_id
         self.tags = tags
         self.around = around
-        self.owner = owner
-        self.ended = False
+        self.left = False
+        self.token: Token[Any] | None = None
 
     def put_on(self, event: Event) -> None:
         """Fill in what the event does not say itself."""
@@ -98,37 +103,61 @@ class Labels:
 _current: Final[ContextVar[SpanContext | None]] = ContextVar("lumiqtrace_span", default=None)
 _labels: Final[ContextVar[Labels | None]] = ContextVar("lumiqtrace_labels", default=None)
 
-current: Final = _current.get
-"""The span that is open here, or None."""
-
 enter: Final = _current.set
-"""Make a span the current one."""
-
-ambient: Final = _labels.get
-"""The labels that hold here, or None."""
+"""Make a span the current one, for those that put back themselves what was current before."""
 
 surround: Final = _labels.set
-"""Make labels those that hold here."""
+"""Make labels those that hold here, likewise."""
+
+
+def current() -> SpanContext | None:
+    """The span that is open here, or None."""
+    here = _current.get()
+    while here is not None and here.left:
+        here = here.around
+    return here
+
+
+def ambient() -> Labels | None:
+    """The labels that hold here, or None."""
+    here = _labels.get()
+    while here is not None and here.left:
+        here = here.around
+    return here
+
+
+def begin(here: SpanContext) -> None:
+    """Make a span the current one until `leave`."""
+    here.token = _current.set(here)
 
 
 def leave(here: SpanContext) -> None:
     """End a span: what is current again is what was around it.
 
-    Where another is current, as when generators end out of order or in another context, that one stays.
+    Where another is current, as when generators end out of order, that one stays.
     """
     _leave(_current, here)
 
 
 def _leave(variable: ContextVar[Any], here: SpanContext | Labels) -> None:
-    if variable.get() is not here:
-        here.ended = True
+    found = variable.get()
+    token, here.token = here.token, None
+    if token is not None:
+        try:
+            variable.reset(token)
+        except ValueError:  # it began in another context, where nobody will take it off
+            here.left = True
+    if found is not here:
+        here.left = True
+        variable.set(found)
         return
     around: Any = here.around
-    while around is not None and around.ended:
+    while around is not None and around.left:
         around = around.around
     variable.set(around)
-    # A task that was started inside still has it; a chain of such tasks must not hold all that came before.
-    here.around = None
+    if not here.left:
+        # A task that was started inside still has it; a chain of such tasks must not hold all before it.
+        here.around = None
 
 
 def labels_of(trace: Trace | None, around: Labels | None) -> Labels | None:
@@ -157,15 +186,18 @@ class context:  # noqa: N801 - it is used as a function is
         self._user_id = label(user_id)
         self._session_id = label(session_id)
         self._tags = _labelling(_texts, tags) or {}
+        self._open: list[Labels] = []
 
     def __enter__(self) -> Self:
         around = ambient()
         if around is None:
-            surround(Labels(self._user_id, self._session_id, self._tags, None, self))
+            mine = Labels(self._user_id, self._session_id, self._tags)
         else:
             user_id = self._user_id or around.user_id
             session_id = self._session_id or around.session_id
-            surround(Labels(user_id, session_id, {**around.tags, **self._tags}, around, self))
+            mine = Labels(user_id, session_id, {**around.tags, **self._tags}, around)
+        self._open.append(mine)
+        mine.token = surround(mine)
         return self
 
     def __exit__(
@@ -175,9 +207,13 @@ class context:  # noqa: N801 - it is used as a function is
         traceback: TracebackType | None,
     ) -> None:
         mine = ambient()
-        while mine is not None and (mine.owner is not self or mine.ended):
+        while mine is not None and mine not in self._open:
             mine = mine.around
-        if mine is not None:
+        with suppress(IndexError, ValueError):  # several threads may close it at once
+            if mine is None:
+                mine = self._open.pop()  # closed where it was never open: the latest of the open ones
+            else:
+                self._open.remove(mine)
             _leave(_labels, mine)
 
     async def __aenter__(self) -> Self:

@@ -162,7 +162,9 @@ class _Steps:
     def __init__(self, span: Span) -> None:
         self._span = span
         self._labels = self._outside_labels = ambient()
-        self._place = self._outside = span._here
+        self._place = self._outside = here = span._here
+        if here is not None:
+            here.token = None  # what is current is put back step by step, in whichever context that is
 
     def enter(self) -> None:
         self._outside, self._outside_labels = current(), ambient()

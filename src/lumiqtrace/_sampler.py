@@ -41,6 +41,7 @@ class Sampled(Protocol):
 
     trace_id: str
     sampled: bool
+    holds: bool
     root: Any
 
 

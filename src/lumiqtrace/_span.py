@@ -13,7 +13,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from ._client import Client, default_client
-from ._context import Labels, SpanContext, Trace, ambient, begin_trace, current, enter, labels_of, leave
+from ._context import (
+    Labels,
+    SpanContext,
+    Trace,
+    ambient,
+    begin,
+    begin_trace,
+    current,
+    enter,
+    labels_of,
+    leave,
+)
 from ._encode import text_of
 from ._event import SPAN_KINDS, Event, Usage, iso_timestamp, new_event_id, new_span_id
 from ._guard import Guard, logger
@@ -42,6 +53,7 @@ class Span(Marks):
         self._began = 0.0
         self._started = 0.0
         self._latency: float | None = None
+        self._over = False
 
     @property
     def trace(self) -> Trace | None:
@@ -61,7 +73,7 @@ class Span(Marks):
     @property
     def ended(self) -> bool:
         """Whether it has ended; what is told from then on may come too late."""
-        return self._latency is not None
+        return self._over
 
     # ---- its life -------------------------------------------------------------------------------------
 
@@ -73,9 +85,15 @@ class Span(Marks):
 
     def end(self, error: BaseException | None = None) -> None:
         """End and record the span, which `error` passed through, if any. Only the first time counts."""
-        if self._here is not None and self._latency is None:
-            self._latency = time.perf_counter() - self._started
+        if self._here is not None and not self._over:
+            self._over = True
+            self.stop()
             _living(self._end, self._here, error)
+
+    def stop(self) -> None:
+        """Take the time: what follows until `end` is no part of the span's duration. Once."""
+        if self._latency is None:
+            self._latency = time.perf_counter() - self._started
 
     def returns(self, result: object) -> None:
         """What the observed function returned or yielded; a plain span does not look at it."""
@@ -90,20 +108,27 @@ class Span(Marks):
                 mark_trace(here.trace, key, self._tags[key])
         self._process = os.getpid()
         self._began = time.time()
-        enter(here)
+        self._step_in(here)
         self._started = time.perf_counter()
 
     def _place(self, around: SpanContext | None) -> SpanContext:
         """Where it stands: below what is current, else at the root of a new trace."""
         if around is None:
-            trace = begin_trace(self._client.config.sample_rate)
+            config = self._client.config
+            trace = begin_trace(config.sample_rate, holds=config.sample_errors)
             return SpanContext(trace, new_span_id(), None, None, self)
         here = SpanContext(around.trace, new_span_id(), around.span_id, around, self)
         here.ear = around.ear
         return here
 
-    def _end(self, here: SpanContext, error: BaseException | None) -> None:
+    def _step_in(self, here: SpanContext) -> None:
+        begin(here)
+
+    def _step_out(self, here: SpanContext) -> None:
         leave(here)
+
+    def _end(self, here: SpanContext, error: BaseException | None) -> None:
+        self._step_out(here)
         if error is not None and not self._judged:
             self.set_error(error)
         # A child that was forked inside leaves the block too; the span is its parent's.
@@ -177,7 +202,10 @@ class Span(Marks):
 
 
 class _RequestSpan(Span):
-    """Begins a trace of this process, or its part of another's, whatever is current."""
+    """Begins a trace of this process, or its part of another's, whatever is current.
+
+    It does not end what is current elsewhere: tasks that the request left behind stay in its trace.
+    """
 
     def __init__(
         self,
@@ -201,6 +229,13 @@ class _RequestSpan(Span):
             trace = Trace(remote.trace_id, sampled=self._sampled and remote.sampled)
             parent_id = remote.span_id
         return SpanContext(trace, new_span_id(), parent_id, around, self)
+
+    def _step_in(self, here: SpanContext) -> None:
+        enter(here)
+
+    def _step_out(self, here: SpanContext) -> None:
+        if current() is here:
+            enter(here.around)
 
 
 def span(name: str, kind: str = "general", **attributes: object) -> Span:

@@ -199,6 +199,56 @@ def test_an_error_after_the_last_byte_passes_and_does_not_change_the_request(cli
     assert only_event(client, backend)["status"] == "success"
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(ValueError("a bug"), ("error", "ValueError", "a bug")),
+     (TimeoutError("too late"), ("timeout", "TimeoutError", "too late")),
+     (asyncio.CancelledError(), ("error", "http_500", None)),
+     (None, ("error", "http_500", None))],
+    ids=["an error", "a timeout", "cancelled", "nothing"],
+)  # fmt: skip
+def test_a_failure_says_what_was_raised_after_its_answer(client, backend, error, expected):
+    """An outermost error handler answers with 500, then raises what it caught."""
+
+    async def app(scope, receive, send):
+        await answering(500)(scope, receive, send)
+        if error is not None:
+            raise error
+
+    assert call(AsgiMiddleware(app)).error is error
+    event = only_event(client, backend)
+    assert (event["status"], event.get("error_code"), event.get("error_message")) == expected
+    assert event["tags"]["http.status_code"] == "500"
+
+
+def test_a_failure_lasts_to_its_last_byte(client, backend):
+    async def app(scope, receive, send):
+        await answering(500)(scope, receive, send)
+        with lumiqtrace.span("after"):
+            await asyncio.sleep(0.3)
+
+    call(AsgiMiddleware(app))
+    client.flush()
+    after, request = backend.events
+    assert (after["name"], after["trace_id"]) == ("after", request["trace_id"])
+    assert request["latency_ms"] < after["latency_ms"]
+
+
+def test_a_span_that_is_open_over_the_last_byte_stays_current(client, backend):
+    async def app(scope, receive, send):
+        with lumiqtrace.span("around") as around:
+            await hello(scope, receive, send)
+            assert lumiqtrace.get_current_span_id() == around.span_id
+            with lumiqtrace.span("after"):
+                pass
+
+    assert call(AsgiMiddleware(app)).error is None
+    client.flush()
+    found = {event["name"]: event for event in backend.events}
+    assert found["after"]["parent_span_id"] == found["around"]["span_id"]
+    assert found["around"]["parent_span_id"] == found["GET"]["span_id"]
+
+
 def test_nothing_stays_current_after_a_request(client):
     async def calls():
         await acall(AsgiMiddleware(hello))
@@ -329,6 +379,15 @@ def test_not_enabled_is_not_traced_although_the_client_records(client, backend):
     answer = call(AsgiMiddleware(hello, LumiqConfig(enabled=False)))
     client.flush()
     assert (backend.events, list(answer.headers)) == ([], ["content-length"])
+
+
+@pytest.mark.parametrize("mine", [False, True])
+def test_after_init_the_middleware_says_which_failures_are_kept(backend, mine):
+    lumiqtrace.init(KEY, base_url=backend.url, sample_errors=not mine)
+    rules = LumiqConfig(api_key=KEY, sample_rate=0.0, sample_errors=mine)
+    call(AsgiMiddleware(answering(500), rules))
+    assert lumiqtrace.flush()
+    assert len(backend.events) == mine
 
 
 def test_without_a_client_requests_pass():

@@ -360,6 +360,24 @@ def test_bodies_are_captured_and_the_application_reads_its_own(backend):
     assert event["metadata"]["http.response.body"]["content"] == hidden
 
 
+def test_around_the_whole_application_an_error_has_its_class_and_message(client, backend):
+    app = FastAPI()
+
+    @app.get("/fails")
+    async def fails():
+        raise ValueError("a bug")
+
+    answer = call(LumiqFastAPIMiddleware(app), "/fails")
+    assert (answer.status, str(answer.error)) == (500, "a bug")
+    assert client.flush()
+    event = backend.events[0]
+    assert (event["name"], event["error_code"], event["error_message"]) == (
+        "GET /fails",
+        "ValueError",
+        "a bug",
+    )
+
+
 def test_after_init_bodies_are_hidden_by_the_middlewares_own_names_too(backend):
     lumiqtrace.init(KEY, base_url=backend.url, redact_fields=["plan"])
     app = FastAPI()

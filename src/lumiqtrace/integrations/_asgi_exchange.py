@@ -1,7 +1,8 @@
 """One request and its answer, or one websocket, as its messages pass: what they say about the span.
 
-The span ends at the last byte. Work that goes on after it, as background tasks do, stays in the trace until
-the application returns. What the application raises passes through, whatever we were doing.
+The span ends at the last byte; that of a failure when the application returns or raises, which says why.
+Work that goes on after it, as background tasks do, stays in the trace until the application returns. What
+the application raises passes through, whatever we were doing.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from .._config import LumiqConfig
 from .._context import SpanContext, current, enter
 from .._guard import Guard
 from .._redact import Redactor
-from .._sampler import keeps
 from .._span import Span
 from ._bodies import BodyTap
-from ._http import REQUEST_BODY, RESPONSE_BODY, TRACE_HEADER, failure_code, is_failure, span_name
+from ._http import REQUEST_BODY, RESPONSE_BODY, TRACE_HEADER, failure_code, is_failure, sample, span_name
 from ._routes import route_of
 
 Scope = MutableMapping[str, Any]
@@ -38,8 +38,8 @@ class Exchange:
     """Wraps `receive` and `send` of one scope, and ends `span` when its answer is complete."""
 
     __slots__ = (
-        "_close_code", "_complete", "_config", "_ended", "_gone", "_here", "_outside", "_receive",
-        "_request_body", "_response_body", "_response_headers", "_scope", "_send", "_status", "_trailers",
+        "_close_code", "_complete", "_config", "_ended", "_gone", "_outside", "_receive", "_request_body",
+        "_response_body", "_response_headers", "_scope", "_send", "_status", "_trailers",
         "flush", "redactor", "shows_id", "span",
     )  # fmt: skip
 
@@ -54,7 +54,6 @@ class Exchange:
         self._send = send
         self._config = config
         self._outside: SpanContext | None = None
-        self._here: SpanContext | None = None
         self._status = 0
         self._complete = False
         self._ended = False
@@ -71,10 +70,8 @@ class Exchange:
             self._request_body = self._tap(self._scope["headers"])
         self._outside = current()
         self.span.begin()
-        self._here = current()
-        trace = self.span.trace
-        if trace is not None and trace.sampled:
-            trace.sampled = keeps(trace.trace_id, self._config.sample_rate)
+        if self.span.trace is not None:
+            sample(self.span.trace, self._config)
 
     async def run(self, app: AsgiApp) -> None:
         try:
@@ -104,7 +101,7 @@ class Exchange:
             self._gone = True
             raise
         if self._complete and not self._ended:
-            _ending(self._end_and_stay)
+            _ending(self._completed)
 
     async def _flushed_before(self, last: Message) -> Message:
         """Deliver the events before the last message, which stays as it is: others may count the pieces."""
@@ -181,7 +178,9 @@ class Exchange:
     def _returned(self) -> None:
         if self._ended:
             return
-        if self._scope["type"] == "http":
+        if self._complete:
+            self._judge()
+        elif self._scope["type"] == "http":
             if self._gone:
                 self.span.set_status(
                     "cancelled", "client_disconnected", "the client left before the last byte"
@@ -208,19 +207,29 @@ class Exchange:
         kind = type(error).__name__
         if self._gone and kind == "WebSocketDisconnect":  # how Starlette tells a handler that it is over
             self._end()
-        elif self._gone or not isinstance(error, Exception):
+        elif self._complete and not isinstance(error, Exception):
+            self._judge()
+            self._end()
+        elif not self._complete and (self._gone or not isinstance(error, Exception)):
             self.span.set_status("cancelled", kind, "the client left" if self._gone else None)
             self._end()
         else:
             self._status = self._status or 500
             self._end(error)
 
+    def _completed(self) -> None:
+        """The last byte has left."""
+        if is_failure(self._status):
+            self.span.stop()  # what the application raises after it says why it failed
+        else:
+            self._end_and_stay()
+
     def _end_and_stay(self) -> None:
-        """End the span at its last byte, and keep it current for what the application still does."""
+        """End the span at its last byte, and keep current what is, for what the application still does."""
+        here = current()
         self._judge()
         self._end()
-        if self._here is not None:
-            enter(self._here)
+        enter(here)
 
     def _leave(self) -> None:
         # Not marked as ended: a task that the request left behind stays in its trace.

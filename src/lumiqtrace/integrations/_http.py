@@ -13,8 +13,10 @@ from typing import Final
 
 from .._client import Client, client_for, default_client
 from .._config import LumiqConfig
+from .._context import Trace
 from .._guard import Guard
 from .._redact import Redactor
+from .._sampler import keeps
 
 TRACE_HEADER: Final = "x-lumiqtrace-id"
 """The response header with the request's trace id."""
@@ -35,6 +37,12 @@ def span_name(method: str, route: str | None) -> str:
     """`POST /users/{id}`; without a route the method alone. A method that is none of HTTP's is `HTTP`."""
     known = method if method in METHODS else "HTTP"
     return f"{known} {route}" if route else known
+
+
+def sample(trace: Trace, config: LumiqConfig) -> None:
+    """Keep a request's trace or not by its id and the middleware's options."""
+    trace.sampled = trace.sampled and keeps(trace.trace_id, config.sample_rate)
+    trace.holds = config.sample_errors
 
 
 def is_failure(status: int) -> bool:

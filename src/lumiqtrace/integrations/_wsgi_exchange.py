@@ -15,10 +15,9 @@ from .._config import LumiqConfig
 from .._context import Labels, SpanContext, ambient, current, enter, surround
 from .._guard import Guard
 from .._redact import Redactor
-from .._sampler import keeps
 from .._span import Span
 from ._bodies import BodyTap
-from ._http import REQUEST_BODY, RESPONSE_BODY, TRACE_HEADER, failure_code, is_failure, span_name
+from ._http import REQUEST_BODY, RESPONSE_BODY, TRACE_HEADER, failure_code, is_failure, sample, span_name
 from ._wsgi_streams import Body, Input, SizedBody
 
 Environ = dict[str, Any]
@@ -71,9 +70,8 @@ class Exchange:
         self._outside = self._inside = current(), ambient()
         try:
             self.span.begin()
-            trace = self.span.trace
-            if trace is not None and trace.sampled:
-                trace.sampled = keeps(trace.trace_id, self._config.sample_rate)
+            if self.span.trace is not None:
+                sample(self.span.trace, self._config)
             if self._config.capture_request_body:
                 self._tap_request()
             self._environ[REQUEST_KEY] = self

@@ -63,9 +63,8 @@ class Call:
         parent: SpanContext | None = current()
         self._parent = parent
         self._around = ambient()
-        rate = client.config.sample_rate
         # A call outside a span is a trace of its own; it has an id now only where that decides on it.
-        self._trace: Trace | None = parent.trace if parent else begin_trace(rate) if rate < 1 else None
+        self._trace: Trace | None = parent.trace if parent else _sampled_trace(client)
         self.answer = Answer(spoken=[] if client.config.store_prompts else None)
         self._process = os.getpid()
         self._began = time.time()
@@ -191,6 +190,11 @@ class Call:
             event.status = "cancelled"
         if not answer.has_usage:
             event.tags["usage"] = "missing"
+
+
+def _sampled_trace(client: Client) -> Trace | None:
+    rate = client.config.sample_rate
+    return begin_trace(rate, holds=client.config.sample_errors) if rate < 1 else None
 
 
 def _hash(prompt: Any) -> str | None:
