@@ -1,0 +1,161 @@
+"""One scenario of `delivery.py` with one tracer, in a process of its own.
+
+    python delivery_probe.py TRACER SINK SCENARIO
+
+prints one line of JSON when the scenario is over; what the process does after that line is its exit. `bare`
+is no tracer at all.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import resource
+import statistics
+import sys
+import time
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SLOW = 0.020
+"""Seconds beyond which a call counts as slowed; one takes a third of a millisecond."""
+
+BURST = 20_000
+MANY = 50_000
+OUTAGE_CALLS = 500
+OUTAGE = 8.0
+
+
+class Program:
+    """A program that calls a model, as fast as it can or in its own time."""
+
+    def __init__(self, tracer: str, sink: str) -> None:
+        import openai
+        import overhead_probe
+
+        self._probe = overhead_probe
+        network, _ = overhead_probe.network()
+        self._client = openai.OpenAI(api_key="none", max_retries=0, http_client=network)
+        self._flush: Callable[[], object] = lambda: None
+        self.tracer = tracer
+        if tracer != "bare":
+            self._flush = overhead_probe.set_up(tracer, sink)
+
+    def call(self) -> None:
+        self._client.chat.completions.create(model="gpt-4o", messages=self._probe.MESSAGES)
+
+    def calls(self, count: int, together: int = 10) -> array[float]:
+        """The seconds that each took; `together` of them are one request's."""
+        took = array("d")
+        clock = time.perf_counter
+        for _ in range(count // together):
+            with self._probe.around():
+                for _ in range(together):
+                    started = clock()
+                    self.call()
+                    took.append(clock() - started)
+        return took
+
+    def flush(self) -> float:
+        """Seconds that it took, with the tracer's own timeout."""
+        started = time.perf_counter()
+        self._flush()
+        return time.perf_counter() - started
+
+
+def memory() -> float:
+    """MiB of this process that are in memory now."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def flush_after_one(program: Program) -> dict[str, Any]:
+    program.calls(50)
+    program.flush()
+    took = []
+    for _ in range(50):
+        program.calls(1, together=1)
+        took.append(program.flush())
+    return {"flush_ms": statistics.median(took) * 1e3, "flushes": len(took) + 1}
+
+
+def healthy(program: Program) -> dict[str, Any]:
+    program.calls(200)
+    program.flush()
+    cpu = time.process_time()
+    took = program.calls(10_000)
+    program.flush()
+    return {
+        "cpu_us": (time.process_time() - cpu) / len(took) * 1e6,
+        "p50_us": statistics.median(took) * 1e6,
+        "slow": sum(each > SLOW for each in took),
+    }
+
+
+def fails(program: Program) -> dict[str, Any]:
+    """The backend is down or hangs from the beginning on."""
+    program.calls(1_000)
+    before = memory()
+    first = program.calls(MANY // 2)
+    half = memory()
+    second = program.calls(MANY // 2)
+    after = memory()
+    took = first + second
+    return {
+        "p50_us": statistics.median(took) * 1e6,
+        "slow": sum(each > SLOW for each in took),
+        "memory_mib": after - before,
+        "second_half_mib": after - half,
+        "flush_s": program.flush(),
+    }
+
+
+def burst(program: Program) -> dict[str, Any]:
+    program.calls(200)
+    program.flush()
+    started = time.perf_counter()
+    program.calls(BURST)
+    loop = time.perf_counter() - started
+    program.flush()
+    return {"loop_s": loop, "all_s": time.perf_counter() - started, "emitted": BURST + 200}
+
+
+def outage(program: Program) -> dict[str, Any]:
+    """Calls go on at an even pace for a while longer than the backend is away; then time to recover."""
+    program.calls(10)
+    program.flush()
+    print(json.dumps({"away": OUTAGE}), flush=True)
+    for _ in range(OUTAGE_CALLS // 10):
+        program.calls(10)
+        time.sleep((OUTAGE + 2) / (OUTAGE_CALLS / 10))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:  # as a server that lives on
+        time.sleep(1)
+        program.calls(1, together=1)
+    program.flush()
+    return {"emitted": 10 + OUTAGE_CALLS + 20}
+
+
+SCENARIOS = {
+    "flush_after_one": flush_after_one,
+    "healthy": healthy,
+    "down": fails,
+    "hang": fails,
+    "burst": burst,
+    "outage": outage,
+}
+
+
+def main() -> None:
+    tracer, sink, scenario = sys.argv[1:4]
+    logging.disable(logging.CRITICAL)
+    found = SCENARIOS[scenario](Program(tracer, sink))
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
