@@ -28,6 +28,8 @@ TESTS = [
     "tests/test_google_live.py",
 ]
 
+SOAK = ["tests/faults/test_soak.py", "tests/faults/test_spool_process.py"]
+
 
 @nox.session
 @nox.parametrize("clients", [nox.param(name, id=name) for name in CLIENTS])
@@ -35,6 +37,14 @@ def providers(session: nox.Session, clients: str) -> None:
     """The provider tests with the clients of one time."""
     session.install("-q", "-e", ".", "pytest", "pytest-timeout", "hypothesis", *CLIENTS[clients])
     session.run("python", "-m", "pytest", "-q", *TESTS, *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """The long forms of what the ordinary tests do in seconds: random faults, processes killed at random."""
+    session.install("-q", "-e", ".[server]", "pytest", "pytest-timeout", "hypothesis")
+    session.env |= {"SOAK_SECONDS": "30", "KILLS": "50"}
+    session.run("python", "-m", "pytest", "-q", *SOAK, *session.posargs)
 
 
 FRAMEWORKS = [

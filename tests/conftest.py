@@ -18,9 +18,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from backend import KEY, Backend, running
 
 
+def _is_ours(variable: str) -> bool:
+    """Whether the variable says how lumiqtrace is to behave: its options, and the proxies."""
+    return variable.startswith("LUMIQTRACE_") or variable.upper().endswith("_PROXY")
+
+
 @pytest.fixture(autouse=True)
 def _clean() -> Iterator[None]:
-    kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LUMIQTRACE_")}
+    kept = {name: os.environ.pop(name) for name in list(os.environ) if _is_ours(name)}
     yield
     lumiqtrace.unpatch_openai()
     lumiqtrace.unpatch_anthropic()
@@ -30,7 +35,7 @@ def _clean() -> Iterator[None]:
     lumiqtrace.shutdown(timeout=0)
     _client._default = _client._off
     for name in list(os.environ):
-        if name.startswith("LUMIQTRACE_"):
+        if _is_ours(name):
             del os.environ[name]
     os.environ.update(kept)
 

@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
+import uuid
 from pathlib import Path
 
 import pytest
@@ -212,3 +214,80 @@ def test_without_the_server_extra_it_names_the_command_to_install():
     assert done.returncode == 1
     expected = "lumiqtrace: lumiqtrace serve needs the server extra: pip install 'lumiqtrace[server]'\n"
     assert done.stderr == expected
+
+
+def report_losses(server, process, dropped, **names):
+    """One batch of a process that lost something, as its exporter would send it."""
+    told = {"process": process, **names, "dropped": dropped}
+    event = {
+        "event_id": str(uuid.uuid4()), "trace_id": "t", "span_id": "s", "timestamp": "2026-04-20T10:00:00.000Z",
+        "provider": "custom", "model": "m", "operation": "custom", "latency_ms": 1, "input_tokens": 0,
+        "output_tokens": 0, "cost_usd": 0, "status": "success", "stream": False, "environment": "e",
+        "sdk_version": "1",
+    }  # fmt: skip
+    headers = {
+        "x-api-key": server.credentials.api_key,
+        "content-type": "application/x-ndjson",
+        "x-lumiqtrace-losses": json.dumps(told),
+    }
+    request = urllib.request.Request(server.url + "/v1/ingest", json.dumps(event).encode(), headers)
+    with urllib.request.urlopen(request, timeout=20) as response:
+        assert response.status == 202
+
+
+def test_losses_says_who_lost_what_and_when(tmp_path):
+    with running(tmp_path) as server:
+        done = command("losses", **access(server))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "no losses reported\n", "")
+        report_losses(server, "0" * 32, {"queue_full": 11}, service="checkout", environment="production")
+        report_losses(server, "1" * 32, {"queue_full": 1}, service="checkout", environment="production")
+        report_losses(server, "2" * 32, {"shutdown": 1})
+        done = command("losses", **access(server))
+        assert (done.returncode, done.stderr) == (0, "")
+        newest, older = done.stdout.splitlines()
+        assert newest.startswith("1 event lost by an unnamed service: shutdown, last at 20")
+        assert older.startswith(
+            "12 events lost by checkout (production): queue full, in 2 processes, last at 20"
+        )
+        done = command("losses", "--json", **access(server))
+        assert [loss["events"] for loss in json.loads(done.stdout)] == [1, 12]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"LUMIQTRACE_READ_TOKEN": "lqr_" + "0" * 64}, "401: Not authenticated"),
+        ({"LUMIQTRACE_READ_TOKEN": "lqr_ 0"}, "the read token holds white space"),
+        ({"LUMIQTRACE_PROJECT_ID": "proj_other"}, "403: Not a member of this organization"),
+        ({"LUMIQTRACE_BASE_URL": "http://127.0.0.1:9"}, "cannot reach http://127.0.0.1:9"),
+        ({"LUMIQTRACE_PROJECT_ID": ""}, "pass --project or set LUMIQTRACE_PROJECT_ID"),
+    ],
+)
+def test_losses_that_cannot_be_read_are_one_sentence(stored, change, says):
+    server, _ = stored
+    done = command("losses", **{**access(server), **change})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_losses_of_what_is_no_lumiqtrace_server(tmp_path):
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"losses": [5]}')
+
+        def log_message(self, *args):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = command("losses", "--base-url", url, "--project", "p", "--token", "lqr_x")
+        thread.join()
+    assert done.returncode == 1
+    assert done.stderr == f"lumiqtrace: {url} did not answer with losses; is it a lumiqtrace server?\n"

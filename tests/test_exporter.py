@@ -16,6 +16,7 @@ from backend import KEY, Answer
 from test_encode import make
 
 import lumiqtrace
+from lumiqtrace._circuit import OPEN_AFTER
 from lumiqtrace._exporter import Exporter
 from lumiqtrace._transport import HttpTransport, Reply, TransportError
 
@@ -330,7 +331,7 @@ def test_close_stops_the_thread_and_closes_the_transport(exporters):
     wire = Wire()
     exporter = exporters(wire)
     submit(exporter, 1)
-    thread = exporter._thread
+    thread = exporter._worker.thread
     assert exporter.close(10)
     assert wire.closed.wait(10)
     thread.join(10)
@@ -391,7 +392,7 @@ def test_debug_prints_flush_errors_to_stdout(backend, capsys):
     client = lumiqtrace.Client(lumiqtrace.LumiqConfig(api_key=KEY, base_url=backend.url, debug=True))
     client.record(Note(1))
     client.flush(10)
-    thread = client._exporter()._thread
+    thread = client._exporter()._worker.thread
     client.shutdown(0)
     thread.join(10)  # it may be the one that says it
     assert "given up" in capsys.readouterr().out
@@ -500,3 +501,156 @@ def test_a_send_on_the_calling_thread_keeps_the_flush_s_deadline(exporters, monk
     submit(exporter, 1)
     assert exporter.flush(0.5)
     assert 0 < timeouts[0] <= 0.5
+
+
+def fail_until_open(exporter, wire):
+    """As many failures in a row as open the circuit, brought about by flushes."""
+    submit(exporter, 1)
+    while len(wire.sent) < OPEN_AFTER:
+        assert not exporter.flush(0.05)
+
+
+def test_a_flush_does_not_wait_for_what_failed_again_and_again(exporters):
+    wire = Wire(TransportError("down"))
+    exporter = exporters(wire, rand=lambda: 1.0)
+    fail_until_open(exporter, wire)
+    started = time.monotonic()
+    assert not exporter.flush(40), "this one has it tried once more"
+    assert len(wire.sent) == OPEN_AFTER + 1
+    for _ in range(20):
+        assert not exporter.flush(40)
+    assert len(wire.sent) == OPEN_AFTER + 1
+    assert time.monotonic() - started < 20, "each would wait 40 s"
+    assert not exporter.close(40), "the last one has it tried in any case"
+    assert len(wire.sent) == OPEN_AFTER + 2
+    assert time.monotonic() - started < 20
+
+
+def test_a_flush_finds_a_server_that_is_back(exporters, caplog):
+    wire = Wire(*[TransportError("down")] * OPEN_AFTER, Reply(202, {}))
+    exporter = exporters(wire, rand=lambda: 1.0)
+    with caplog.at_level(logging.INFO, "lumiqtrace"):
+        fail_until_open(exporter, wire)
+        submit(exporter, 30, start=1)
+        assert exporter.flush(40)
+        submit(exporter, 1, start=31)
+        assert exporter.flush(40)
+    said = [(record.levelname, record.message) for record in caplog.records]
+    opened = [message for level, message in said if level == "WARNING" and "in a row" in message]
+    works = [message for level, message in said if level == "INFO"]
+    assert len(opened) == 1
+    assert len(works) == 1
+    assert "works again; 31 events waited" in works[0]
+    assert len(said) == 3, "and one when it failed for the first time"
+
+
+def test_a_storm_of_errors_meets_few_requests_however_often_is_flushed(exporters):
+    wire = Wire(Reply(500, {}))
+    exporter = exporters(wire, rand=lambda: 1.0)
+    for number in range(300):
+        submit(exporter, 1, start=number)
+        exporter.flush(0.01)
+    # Those that open it, one that a flush hurries, and the back-off's own, which is 8 s away by then.
+    assert len(wire.sent) <= OPEN_AFTER + 3
+    wire.replies[:] = [Reply(202, {})]
+    exporter.close(20)
+    assert exporter.stats().sent == 300
+
+
+def test_one_bad_event_in_a_hundred_costs_few_requests(exporters):
+    wire = Wire(lambda events: Reply(400 if 61 in numbers(events) else 202, {}))
+    exporter = exporters(wire, batch_size=100, flush_interval=60)
+    submit(exporter, 100)
+    assert not exporter.flush(20)
+    assert (exporter.stats().sent, exporter.stats().dropped) == (99, {"rejected": 1})
+    assert len(wire.sent) <= 15, "two for each halving"
+
+
+def test_close_waits_for_an_answer_that_is_on_its_way(exporters):
+    release = threading.Event()
+    exporter = exporters(Wire(lambda _events: release.wait(30) and Reply(202, {})))
+    submit(exporter, 1)
+    assert not exporter.flush(0.05)
+    timer = threading.Timer(0.2, release.set)
+    timer.start()
+    assert exporter.close(20)
+    timer.join()
+    assert exporter.stats().sent == 1
+
+
+def test_an_answer_after_the_end_still_counts(exporters):
+    release = threading.Event()
+    exporter = exporters(Wire(lambda _events: release.wait(30) and Reply(202, {})))
+    submit(exporter, 1)
+    assert not exporter.flush(0.05)
+    thread = exporter._worker.thread
+    assert not exporter.close(0.05)
+    assert exporter.stats().dropped == {"shutdown": 1}
+    release.set()
+    thread.join(20)
+    stats = exporter.stats()
+    assert (stats.recorded, stats.sent, stats.dropped) == (1, 1, {})
+
+
+def test_closing_twice_counts_once(exporters):
+    exporter = exporters(Wire(TransportError("down")))
+    submit(exporter, 2)
+    exporter.close(0)
+    exporter.close(0)
+    assert exporter.stats().dropped == {"shutdown": 2}
+
+
+def test_callers_do_not_step_aside_for_a_thread_that_waits_for_the_server(exporters):
+    now = [0.0]
+    release = threading.Event()
+    sending = threading.Event()
+
+    def hang(_events):
+        sending.set()
+        release.wait(30)
+        return Reply(202, {})
+
+    exporter = exporters(Wire(hang), clock=lambda: now[0])
+    try:
+        submit(exporter, 50)
+        assert sending.wait(20)
+        submit(exporter, 200, start=50)  # enough to call the thread, which cannot come
+        assert exporter._wants_to_run(), "a request may be about to end"
+        now[0] += 1.0
+        assert not exporter._wants_to_run()
+    finally:
+        release.set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_while_it_builds_a_batch_loses_nothing_silently(exporters):
+    class Deadly(Note):
+        def event(self):
+            raise SystemExit
+
+    wire = Wire()
+    exporter = exporters(wire, flush_interval=60)
+    submit(exporter, 3)
+    exporter.submit(Deadly(3))
+    exporter.flush(0.5)
+    submit(exporter, 1, start=4)
+    exporter.flush(20)
+    assert wire.sent == [[4]]
+    stats = exporter.stats()
+    assert (stats.recorded, stats.sent, stats.dropped) == (5, 1, {"unreadable": 4})
+
+
+def test_a_new_key_takes_over_from_one_that_was_refused(backend, caplog):
+    right = "lqt_" + "c0de" * 16
+    backend.answer = lambda request: Answer(202 if request.headers["x-api-key"] == right else 401)
+    refused = lumiqtrace.init(KEY, base_url=backend.url)
+    refused.record(Note(1))
+    assert not refused.flush(20)
+    with caplog.at_level(logging.WARNING, "lumiqtrace"):
+        client = lumiqtrace.init(right, base_url=backend.url)
+    assert "1 events were not delivered before the end (unauthorized)" in caplog.text
+    assert refused.stats().dropped == {"shutdown": 1}
+    client.record(Note(2))
+    assert client.flush(20)
+    assert numbers(backend.events) == [2]
+    assert len(backend.requests) == 2

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import sys
 import threading
+from importlib.machinery import PathFinder
 
 import pytest
 
@@ -144,3 +145,76 @@ def test_an_import_that_another_thread_is_in_the_middle_of_is_waited_for(folder)
     importing.join()
     waiting.join()
     assert seen == [3]
+
+
+class SlowLoader:
+    """Takes its time before there is a module; its finder is asked before ours."""
+
+    def __init__(self, name):
+        self.name = name
+        self.began, self.go = threading.Event(), threading.Event()
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.name:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        self.loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec):
+        self.began.set()
+        assert self.go.wait(20)
+
+    def exec_module(self, module):
+        self.loader.exec_module(module)
+
+
+def test_an_import_that_has_passed_us_by_is_waited_for(folder, monkeypatch):
+    """The other thread has its loader, but no module yet: it is in no list, and will ask nobody again."""
+    (folder / "lq_passed.py").write_text("last = 3\n")
+    slow = SlowLoader("lq_passed")
+    monkeypatch.setattr(sys, "meta_path", [slow, *sys.meta_path])
+    seen = []
+    importing = threading.Thread(target=importlib.import_module, args=("lq_passed",))
+    importing.start()
+    assert slow.began.wait(20)
+    waiting = threading.Thread(
+        target=when_imported, args=("lq_passed", lambda module: seen.append(module.last))
+    )
+    waiting.start()
+    while "lq_passed" not in _imports._waiting:
+        waiting.join(0.005)
+    slow.go.set()
+    importing.join()
+    waiting.join()
+    assert seen == [3]
+
+
+def test_an_import_of_another_thread_that_fails_leaves_the_next_one(folder):
+    (folder / "lq_fails.py").write_text(
+        "import lq_gate2\nlq_gate2.began.set()\nlq_gate2.go.wait(20)\nlq_gate2.tried.append(1)\n"
+        "if len(lq_gate2.tried) == 1: raise LookupError\n"
+    )
+    (folder / "lq_gate2.py").write_text(
+        "import threading\nbegan, go, tried = threading.Event(), threading.Event(), []\n"
+    )
+    gate = importlib.import_module("lq_gate2")
+    seen, failed = [], []
+
+    def import_it():
+        try:
+            importlib.import_module("lq_fails")
+        except LookupError:
+            failed.append(True)
+
+    importing = threading.Thread(target=import_it)
+    importing.start()
+    assert gate.began.wait(20)
+    waiting = threading.Thread(target=when_imported, args=("lq_fails", seen.append))
+    waiting.start()
+    gate.go.set()
+    importing.join()
+    waiting.join()
+    assert (seen, failed, gate.tried) == ([], [True], [1]), "nobody but the application imports"
+    module = importlib.import_module("lq_fails")
+    assert seen == [module]

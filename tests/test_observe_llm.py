@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import openai
@@ -347,10 +352,41 @@ RESPONSE = {
 }
 
 
+class Attributes(dict):
+    """A dict as frameworks make their own, whose methods are not to be trusted."""
+
+    def __getattr__(self, name):
+        raise SystemExit(name)
+
+    def _refuse(self, *_):
+        raise SystemExit("from our reading")
+
+    get = items = keys = values = copy = __iter__ = __getitem__ = __contains__ = _refuse
+
+
+class Items(list):
+    def __iter__(self):
+        raise SystemExit("from our reading")
+
+
+def with_attributes(value):
+    if isinstance(value, dict):
+        return Attributes((name, with_attributes(item)) for name, item in value.items())
+    return Items(map(with_attributes, value)) if isinstance(value, list) else value
+
+
 @pytest.mark.parametrize(
     ("result", "expected"),
     [
         (CHAT, (1000, 400, 100)),
+        (with_attributes(CHAT), (1000, 400, 100)),
+        (with_attributes(RESPONSE), (1000, 400, 100)),
+        (with_attributes(ANTHROPIC_DICT), (125, 100, 7)),
+        (SimpleNamespace(usage=with_attributes({"input_tokens": 3, "output_tokens": 4})), (3, None, 4)),
+        (
+            with_attributes({"usage_metadata": {"prompt_token_count": 3, "candidates_token_count": 4}}),
+            (3, None, 4),
+        ),
         (openai.types.chat.ChatCompletion.model_validate(CHAT), (1000, 400, 100)),
         (RESPONSE, (1000, 400, 100)),
         (ANTHROPIC_DICT, (125, 100, 7)),
@@ -471,18 +507,39 @@ def test_a_price_that_nobody_knows_is_named(client, spans, caplog):
     ]
 
 
-def test_of_several_calls_each_without_a_price_is_named(spans, caplog):
-    served = Served(reply({**CHAT, "model": "our-deployment"}))
+def echo(request):
+    """An answer of the model that was asked."""
+    return reply({**CHAT, "model": json.loads(request.content)["model"]})(request)
+
+
+def test_of_several_calls_each_without_a_price_is_named(client, spans, caplog):
+    served = Served(echo)
 
     @observe_llm
     def ask():
-        served.create()
-        served.create()
+        served.create(model="our-deployment")
+        served.create(model="our-other")
 
     ask()
     event = spans()["ask"]
     assert (event["tags"]["cost"], event["cost_usd"], event["input_tokens"]) == ("unknown", 0, 2000)
-    assert [record.args for record in caplog.records] == [("our-deployment",)]
+    assert client.stats().unpriced_models == ("our-deployment", "our-other")
+    assert [record.args for record in caplog.records] == [("our-deployment",), ("our-other",)]
+
+
+def test_calls_with_a_price_count_beside_one_without(client, spans):
+    served = Served(echo)
+
+    @observe_llm(provider="openai")
+    def ask():
+        served.create(model="gpt-4o")
+        served.create(model="our-deployment")
+
+    ask()
+    event = spans()["ask"]
+    assert (event["tags"]["cost"], event["input_tokens"]) == ("unknown", 2000)
+    assert event["cost_usd"] == pytest.approx(COST)
+    assert client.stats().unpriced_models == ("our-deployment",)
 
 
 def test_a_deployments_own_name_is_priced_by_what_the_decorator_says(spans, caplog):
@@ -530,3 +587,98 @@ def test_many_threads_hear_their_own_calls(spans, backend):
     spans()
     assert len(backend.events) == 50
     assert {numbers(event) for event in backend.events} == {(1000, 400, 100)}
+
+
+def test_the_first_run_while_another_thread_imports_the_library(backend):
+    """In a process of its own: the import has its loader, and the module is not there yet."""
+    code = f"""
+import importlib, sys, threading
+from importlib.machinery import PathFinder
+import lumiqtrace
+from lumiqtrace.providers import _imports
+
+class Slow:
+    began, go = threading.Event(), threading.Event()
+    def find_spec(self, name, path=None, target=None):
+        if name == "openai" and not self.began.is_set():
+            spec = PathFinder.find_spec(name, path, target)
+            self.loader, spec.loader = spec.loader, self
+            return spec
+    def create_module(self, spec):
+        self.began.set()
+        self.go.wait(30)
+    def exec_module(self, module):
+        self.loader.exec_module(module)
+
+sys.meta_path.insert(0, Slow())
+lumiqtrace.init("lqt_test", base_url={backend.url!r})
+
+@lumiqtrace.observe_llm
+def first():
+    pass
+
+importing = threading.Thread(target=importlib.import_module, args=("openai",))
+importing.start()
+Slow.began.wait(30)
+running = threading.Thread(target=first)
+running.start()
+while "openai" not in _imports._waiting:
+    running.join(0.01)
+Slow.go.set()
+running.join()
+importing.join()
+
+from test_openai import CHAT, Served, reply
+
+@lumiqtrace.observe_llm
+def ask():
+    Served(reply(CHAT)).create()
+
+ask()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    assert numbers(next(event for event in backend.events if event["name"] == "ask")) == (1000, 400, 100)
+
+
+def test_threads_that_listen_at_once_replace_a_method_once(client):
+    original = openai._base_client.SyncAPIClient.request
+    for _ in range(20):
+        start = threading.Barrier(8)
+
+        def listen(start=start):
+            start.wait()
+            _observed.listen()
+
+        threads = [threading.Thread(target=listen) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert openai._base_client.SyncAPIClient.request.__wrapped__ is original
+        _observed.deafen()
+        assert openai._base_client.SyncAPIClient.request is original
+
+
+def test_a_library_that_was_missed_is_heard_the_next_time(spans):
+    served = Served(reply(CHAT))
+
+    @observe_llm
+    def ask():
+        return served.create().choices[0].message.content
+
+    _observed.listen()
+    for library in _observed._ALL:
+        library.remove()  # as if its import had passed unheard
+    ask()
+    assert numbers(spans()["ask"]) == (1000, 400, 100)

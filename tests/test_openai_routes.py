@@ -535,6 +535,18 @@ def test_texts_are_kept_where_asked_for(client, backend, path, arguments, answer
     assert (found["prompt"], found["completion"]) == (prompt, "Hello")
 
 
+@pytest.mark.parametrize("redacted", [True, False])
+def test_what_looks_like_a_secret_stays_in_a_text_only_where_that_is_asked_for(client, backend, redacted):
+    lumiqtrace.init("lqt_texts", base_url=backend.url, store_prompts=True, redact_secrets=redacted)
+    lumiqtrace.patch_openai()
+    served = Served(reply(with_content("it is sk-proj-abcdefghij")))
+    served.client.completions.create(model="gpt-4o", prompt="see sk-proj-abcdefghij")
+    served.create()
+    assert lumiqtrace.flush()
+    shown = [backend.events[0]["prompt"], backend.events[1]["completion"]]
+    assert [("sk-proj-abcdefghij" in text) for text in shown] == [not redacted] * 2
+
+
 # ---- parsed answers ------------------------------------------------------------------------------------
 
 

@@ -6,16 +6,18 @@ import json
 import time
 import uuid
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumiqtrace._event import iso_timestamp, new_event_id, new_span_id, new_trace_id
+from lumiqtrace._encode import encode
+from lumiqtrace._event import MAX_MESSAGE, Event, iso_timestamp, new_event_id, new_span_id, new_trace_id
+from lumiqtrace._pipeline import Pipeline
 from lumiqtrace._redact import BUILT_IN, REDACTED, Redactor, redact_text
 from lumiqtrace._secrets import is_card
-from lumiqtrace._span import MAX_MESSAGE, shorten
+from lumiqtrace._span import shorten
 
 redactor = Redactor()
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
@@ -119,17 +121,36 @@ def test_a_card_is_found_between_other_numbers():
     assert redact_text("2 4111 1111 1111 1111 5 items") == "2 [REDACTED] 5 items"
 
 
+def new_event(**fields):
+    return Event(
+        event_id=new_event_id(),
+        trace_id=new_trace_id(),
+        span_id=new_span_id(),
+        timestamp=iso_timestamp(0),
+        provider="custom",
+        model="m",
+        operation="custom",
+        latency_ms=1.0,
+        **fields,
+    )
+
+
+def as_it_leaves(message, redactor=redactor):
+    """An error's message, from where it is taken to where it leaves."""
+    return Pipeline(redactor)(new_event(error_message=shorten(message))).error_message
+
+
 @given(st.text(), st.text(), st.text(alphabet="abcdefghijklmnop0123456789", min_size=20, max_size=64))
 def test_a_planted_key_never_leaves_in_a_message(before, after, body):
     key = "lqt_" + body
-    message = f"{before} {key} {after}"
-    assert key not in shorten(message)
-    assert len(shorten(message)) <= MAX_MESSAGE
+    found = as_it_leaves(f"{before} {key} {after}")
+    assert key not in found
+    assert len(found) <= MAX_MESSAGE
 
 
 def test_a_key_is_not_cut_into_something_unrecognisable():
     for pad in range(480, 500):
-        assert "0123456789" not in shorten("x" * pad + " sk-0123456789abcdef")
+        assert "0123456789" not in as_it_leaves("x" * pad + " sk-0123456789abcdef")
 
 
 # ---- by name -----------------------------------------------------------------------------------------
@@ -257,6 +278,105 @@ def test_pairs_in_any_text(text, found):
     assert redactor.text(found) == found, "a second time changes nothing"
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        # in an address, encoded once and twice
+        ("GET /login?next=%2Fcb%3Fpassword%3Dhunter2 404", "GET /login?next=%2Fcb%3Fpassword%3D[REDACTED] 404"),
+        ("/a?next=%2Fb%3Fx%3D1%26token%3Dhunter2%26y%3D2&z=3", "/a?next=%2Fb%3Fx%3D1%26token%3D[REDACTED]%26y%3D2&z=3"),
+        ("/a?next=%252Fb%253Fp%2561ssword%253Dhunter2", "/a?next=%252Fb%253Fp%2561ssword%253D[REDACTED]"),
+        ("user%5Bpassword%5D=hunter2", "user%5Bpassword%5D=[REDACTED]"),
+        ("x=%7B%22token%22%3A+%22hunter2%22%2C%22b%22%3A1%7D", "x=%7B%22token%22%3A+%22[REDACTED]%22%2C%22b%22%3A1%7D"),
+        ("to=postgres%3A%2F%2Fbob%3Ahunter2%40db%2Fshop", "to=postgres%3A%2F%2F[REDACTED]%40db%2Fshop"),
+        ("x%3Dsk-proj-abcdefghij", "x%3D[REDACTED]"),
+        # a form's keys
+        ("password[0]=hunter2&b=1", "password[0]=[REDACTED]&b=1"),
+        ("auth[user][pin]=hunter2", "auth[user][pin]=[REDACTED]"),
+        ("credentials.password=hunter2", "credentials.password=[REDACTED]"),
+        ("password2=hunter2", "password2=[REDACTED]"),
+        # JSON over several lines, cut, in a text of its own, in HTML
+        ('{\n  "password":\n    "hunter2",\n  "b": ', '{\n  "password":\n    "[REDACTED]",\n  "b": '),
+        ('{"password"\r\n:\t"hunter2 and', '{"password"\r\n:\t"[REDACTED]'),
+        ('{\\n  \\"token\\":\\n  \\"hunter2\\",', '{\\n  \\"token\\":\\n  \\"[REDACTED]\\",'),
+        ('{"pass\\u0077ord":"hunter2"', '{"pass\\u0077ord":"[REDACTED]"'),
+        ("{&quot;token&quot;: &quot;hunter2&quot;}", "{&quot;token&quot;: &quot;[REDACTED]&quot;}"),
+        ("a\\npassword=hunter2\\nb", "a\\npassword=[REDACTED]"),
+        # a name as one item, and its value as the next
+        ('[["x-api-key", "hunter2"], ["accept", ', '[["x-api-key", "[REDACTED]"], ["accept", '),
+        ("got [(b'authorization', b'Basic hunter2')]", "got [(b'authorization', b'[REDACTED]')]"),
+        ('cut: ["token", "hunter2 and', 'cut: ["token", "[REDACTED]'),
+        ('{"name": "Authorization", "value": "Basic hunter2"} cut', '{"name": "Authorization", "value": "[REDACTED]"} cut'),
+        ("{'key': 'password', 'type': 'text', 'value': 'hunter2'}", "{'key': 'password', 'type': 'text', 'value': '[REDACTED]'}"),
+        ('[{"value": "hunter2", "name": "token"}, ', '[{"value": "[REDACTED]", "name": "token"}, '),
+        ('<input name="password" value="hunter2">', '<input name="password" value="[REDACTED]">'),
+        # configuration
+        ("DB_PASSWORD=hunter2 and all\nB=1", "DB_PASSWORD=[REDACTED]\nB=1"),
+        ("a: 1\nexport API_TOKEN=hunter2", "a: 1\nexport API_TOKEN=[REDACTED]"),
+        ("  db_password:   hunter2 # x", "  db_password:   [REDACTED] # x"),
+        ("db:\n  secret: |-\n    hunter2\n\n    hunter2\n  port: 1", "db:\n  secret: |-\n    [REDACTED]\n  port: 1"),
+        ("passwords:\n  - hunter2\n  - hunter2\nb: 1", "passwords:\n  [REDACTED]\nb: 1"),
+        ('api_key = """hunter2\nhunter2"""\nb = 1', 'api_key = """[REDACTED]"""\nb = 1'),
+        # commands
+        ("mysql --password hunter2 -u bob", "mysql --password [REDACTED] -u bob"),
+        ("['mysql', '--password', 'hunter2', 'shop']", "['mysql', '--password', '[REDACTED]', 'shop']"),
+        # what pydantic says of a refused value
+        (
+            "1 validation error for User\npassword\n  String too short [type=string_too_short, input_value='hunter2', input_type=str]",
+            "1 validation error for User\npassword\n  String too short [type=string_too_short, input_value='[REDACTED]', input_type=str]",
+        ),
+    ],
+)  # fmt: skip
+def test_pairs_in_other_notations(text, found):
+    assert redactor.text(text) == found
+    assert redactor.text(found) == found, "a second time changes nothing"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the token count is 5", "author: Bob", "max_tokens=5", "input_tokens: 12", "tokens: 9, token_count=3", "Authors:\n  Bob",
+        "key: value", 'name="value" value="name"', '{"name": "Bob", "value": 5} cut', "the password is long\nand: so on", "Wrong password\n=====\nagain",
+        "Missing option --password or PASSWORD", "use --token to pass it", "see [1]: here", "compass: north, keynote=5", "secretary: Ann",
+        '["user", "password"]', '["name", "Bob"] x', "('accept', 'text/html')", "next=%2Fcb%3Fpage%3D2%26author%3Dbob", "100%25 of it: done", "a%3D1",
+        "http://host:8080", "connect to redis://localhost:6379", "see https://example.com/a:b", '{"u": "postgres://localhost:5432"}',
+        "age\n  Input should be a number [type=int_type, input_value='abc', input_type=str]", "token_type\n: bearer", "5 of 7 tests: ok", "x\\name: 1",
+    ],
+)  # fmt: skip
+def test_ordinary_text_has_no_pairs(text):
+    assert redactor.text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (["authorization", "Basic dXNlcjpwYXNz"], ["authorization", REDACTED]),
+        ([("x-api-key", "v"), ("accept", "*/*")], [["x-api-key", REDACTED], ["accept", "*/*"]]),
+        ((b"Cookie", b"v"), ["b'Cookie'", REDACTED]),
+        (["token", {"a": 1}], ["token", REDACTED]),
+        (["accept", "*/*", "x-api-key", "v"], ["accept", "*/*", "x-api-key", REDACTED]),
+        (["run", "--password", "v", "now"], ["run", "--password", REDACTED, "now"]),
+        ({"headers": [{"name": "Authorization", "value": "v"}]}, {"headers": [{"name": "Authorization", "value": REDACTED}]}),
+        ({"Value": ["v"], "Key": "DB_PASSWORD"}, {"Value": REDACTED, "Key": "DB_PASSWORD"}),
+        ({"key": "token", "value": None, "type": "x"}, {"key": "token", "value": None, "type": "x"}),
+        ({"name": "Bob", "value": "v"}, {"name": "Bob", "value": "v"}),
+        (["user", "password"], ["user", "password"]),
+        (["Enter your password", "v"], ["Enter your password", "v"]),
+        (["a", "token", "b"], ["a", "token", "b"]),
+        ({"token[0]": "v", "password1": "v", "auth0": "v"}, {"token[0]": REDACTED, "password1": REDACTED, "auth0": "v"}),
+        ({"u": "postgres://bob:hunter2"}, {"u": "postgres://[REDACTED]"}),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_a_value_itself(value, found):
+    assert redactor.value(value) == found
+
+
+@pytest.mark.parametrize("cut", range(len("bob:h"), len("bob:hunter2@db")))
+def test_an_address_that_was_cut_off_does_not_show_its_password(cut):
+    text = '{"u": "postgres://' + "bob:hunter2@db/shop"[:cut]
+    assert "bob" not in redactor.text(text)
+    assert "h" not in redactor.text(text).partition("://")[2].partition("@")[0]
+
+
 def test_json_text_is_read_at_any_depth():
     inner = json.dumps({"a": [{"apiKey": 'hun"ter2'}]})
     text = json.dumps({"body": json.dumps({"body": inner}), "n": 1})
@@ -295,6 +415,9 @@ def test_queries_and_forms():
         redactor.form("user%5Bpassword%5D=a;b&card=4111+1111+1111+1111")
         == "user%5Bpassword%5D=[REDACTED]&card=[REDACTED]"
     )
+    for name in ("password[0]", "user[password]", "password%5B0%5D", "credentials.password", "p%61ssword"):
+        assert redactor.form(f"a=1&{name}=hunter2") == f"a=1&{name}=[REDACTED]"
+    assert redactor.form("next=%252Fb%253Ftoken%253Dhunter2") == "next=%252Fb%253Ftoken%253D[REDACTED]"
     assert redactor.form("next=%2Flogin%3Ftoken%3Dhunter2") == "next=%2Flogin%3Ftoken%3D[REDACTED]"
     assert redactor.form('{"password": "a&b=c;d"}') == '{"password": "[REDACTED]"}', (
         "curl -d sends JSON as a form"
@@ -328,6 +451,106 @@ def test_any_value_is_read(value):
     redactor.value(value)
     redactor.text(json.dumps(value))
     redactor.text(repr(value))
+
+
+# ---- what leaves -------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    [
+        "password",
+        "DB_PASSWORD",
+        "apiKey",
+        "x-api-key",
+        "user[token]",
+        "secret_key",
+        "Authorization",
+        "password2",
+    ]
+)
+PROSE = st.sampled_from(
+    ["", "login failed: ", "a=1&b=2 ", '{"a": [1, 2], ', "cannot reach http://h:80/x?y=z, "]
+)
+
+
+def word(name):
+    """The name without its brackets."""
+    return name.strip("]").rpartition("[")[2]
+
+
+def quoted_twice(text):
+    return quote(quote(text, safe=""), safe="")
+
+
+NOTATIONS = st.sampled_from(
+    [
+        lambda name, secret: f"{name}={secret}",
+        lambda name, secret: f"{name}: {secret}",
+        lambda name, secret: f"a=1&{name}={secret}&b=2",
+        lambda name, secret: f"https://h/a?next={quote(f'/b?x=1&{name}={secret}&y=2', safe='')}",
+        lambda name, secret: f"/a?next={quoted_twice(f'/b?{name}={secret}')}&z",
+        lambda name, secret: json.dumps({name: secret, "b": 1}),
+        lambda name, secret: json.dumps({"a": {name: [secret]}}, indent=2),
+        lambda name, secret: json.dumps([[name, secret], ["accept", "*/*"]]),
+        lambda name, secret: json.dumps({"headers": [{"name": name, "value": secret}]}, indent=1),
+        lambda name, secret: json.dumps({"key": name, "value": secret}) + " and so on",
+        lambda name, secret: repr({name: secret}),
+        lambda name, secret: repr([(name, secret)]),
+        lambda name, secret: f"X({word(name)}='{secret}')",
+        lambda name, secret: urlencode({name: secret, "b": "c d"}),
+        lambda name, secret: urlencode({"b": json.dumps({name: secret})}),
+        lambda name, secret: f"HOST=a\n{name}={secret}\nPORT=1",
+        lambda name, secret: f"db:\n  {name}: {secret}\n",
+        lambda name, secret: f"curl --{word(name).lower()} {secret} x",
+        lambda name, secret: f"see postgres://bob:{secret}@db/shop",
+        lambda name, secret: f"key sk-proj-{secret}",
+    ]
+)
+WRAPPINGS = st.lists(
+    st.sampled_from([
+        lambda text: json.dumps({"body": text}),
+        lambda text: json.dumps([text, {"n": 1}], indent=1),
+        lambda text: {"text": text},
+        lambda text: ["x", {"deep": [text]}],
+        ValueError,
+    ]),
+    max_size=3,
+)  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    NAMES,
+    st.text("abcdefghjk0123456789", min_size=14, max_size=24),
+    NOTATIONS,
+    PROSE,
+    WRAPPINGS,
+    st.booleans(),
+)
+def test_a_planted_secret_is_in_no_byte_that_leaves(name, body, notation, prose, wrappings, is_cut):
+    secret = "Zq" + body
+    planted = prose + notation(name, secret)
+    if is_cut:
+        planted = planted[: planted.index(secret) + 9]
+    found: object = planted
+    for wrap in wrappings:
+        if isinstance(found, str):
+            found = wrap(found)
+    event = new_event(
+        error_message=planted,
+        user_id=planted,
+        tags={"http.path": planted},
+        prompt=planted,
+        completion=json.dumps(planted),
+        metadata={
+            "request": found,
+            "headers": redactor.headers([(word(name), secret), ("referer", planted)]),
+            "query": redactor.query(planted),
+            "form": redactor.form(planted),
+        },
+    )
+    shown = Pipeline(redactor)(event)
+    assert shown is not None
+    assert secret[:9].encode() not in encode(shown), (planted, shown)
 
 
 # ---- in one pass -------------------------------------------------------------------------------------
@@ -369,3 +592,9 @@ def test_time_grows_as_the_text_does(unit):
 )
 def test_a_value_is_hidden_to_its_end(text):
     assert "hunter2" not in Redactor().text(text)
+
+
+def test_a_message_keeps_what_looks_like_a_secret_where_that_is_asked_for():
+    message = "see sk-proj-abcdefghij and password=hunter2"
+    assert as_it_leaves(message, Redactor(secrets=False)) == "see sk-proj-abcdefghij and password=[REDACTED]"
+    assert as_it_leaves(message) == "see [REDACTED] and password=[REDACTED]"

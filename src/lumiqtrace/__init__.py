@@ -134,7 +134,10 @@ def _shown_here(found: Any) -> Any:
     return found
 
 
-for _name in __all__:
-    if _name not in _LATER:
-        _shown_here(globals()[_name])
-del _name
+def _show_all_here() -> None:
+    for name in __all__:
+        if name not in _LATER:
+            _shown_here(globals()[name])
+
+
+_show_all_here()

@@ -17,6 +17,7 @@ def init(
     api_key: str | None = None,
     *,
     base_url: str | None = None,
+    allow_http: bool | None = None,
     environment: str | None = None,
     service: str | None = None,
     enabled: bool | None = None,
@@ -55,6 +56,7 @@ def init(
     options = {
         "api_key": api_key,
         "base_url": base_url,
+        "allow_http": allow_http,
         "environment": environment,
         "service": service,
         "enabled": enabled,

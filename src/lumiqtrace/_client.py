@@ -7,28 +7,40 @@ Python's back.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from . import _lifecycle
 from ._config import LumiqConfig
 from ._event import Recording
 from ._exporter import Exporter
 from ._guard import Guard
+from ._losses import Losses, service_name
+from ._own import own, own_work
 from ._pipeline import Pipeline
 from ._queue import Stats
 from ._redact import Redactor
 from ._sampler import Held, Sampled
-from ._transport import HttpTransport, Transport
+from ._sigterm import deliver_on_sigterm
+from ._transport import HttpTransport, Reply, Transport
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._spool import Spool
 
 logger = logging.getLogger("lumiqtrace")
 
 _recording = Guard("recording", limit=None)
+
+LONG_IN_A_LOOP: Final = 0.05
+"""Seconds that a flush may hold up an event loop before it says that `aflush` would not."""
 
 Settle = Callable[["Client", bool], None]
 
@@ -58,21 +70,25 @@ class Client:
         self.redactor = Redactor(
             config.redact_fields, replace=config.replace_default_redact_fields, secrets=config.redact_secrets
         )
-        self._transport = transport or HttpTransport
+        self._transport = _unrecorded(transport or HttpTransport)
         self._exporters: dict[int, Exporter] = {}
         self._held: dict[int, Held] = {}
         self._active = config.active
         self._closed = False
         if self._active:
             _lifecycle.watch(self)
+            deliver_on_sigterm()
 
     def __repr__(self) -> str:
         return f"<lumiqtrace.Client {'on' if self.recording else 'off'} {self.config.base_url}>"
 
     @property
     def recording(self) -> bool:
-        """Whether calls are recorded: there is a key, it is enabled, samples, and was not shut down."""
-        return self._active and not self._closed
+        """Whether what begins here is recorded.
+
+        There is a key, it is enabled, samples, was not shut down, and this is not its own work.
+        """
+        return self._active and not self._closed and not own()
 
     @property
     def closed(self) -> bool:
@@ -97,17 +113,23 @@ class Client:
 
         `timeout` is seconds and defaults to the option `flush_timeout` (5.0). True if all were delivered
         in time; False if some still wait (they are kept and tried again) or were given up since the last
-        flush. One HTTP request for up to 100 events.
+        flush. One HTTP request for up to 100 events. In a coroutine, `await aflush()`; this one would hold
+        up its event loop, and says so once.
         """
         if not self._active:
             return True
+        started = time.monotonic()
         self._settle(final=False)
-        return self._exporter().flush(_seconds(timeout, self.config.flush_timeout))
+        delivered = self._exporter().flush(_seconds(timeout, self.config.flush_timeout))
+        _warn_of_a_loop(time.monotonic() - started)
+        return delivered
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """`flush` for asyncio: waits without blocking the event loop, on a thread of its own."""
         if not self._active:
             return True
+        import asyncio
+
         # Here, in the task that may have left a stream; the thread below is another reader to it.
         self._settle(final=False)
         loop = asyncio.get_running_loop()
@@ -128,15 +150,28 @@ class Client:
             return True
         self._settle(final=True)
         self._closed = True
-        _lifecycle.unwatch(self)
-        return self._exporter().close(_seconds(timeout, self.config.shutdown_timeout))
+        try:
+            return self._exporter().close(_seconds(timeout, self.config.shutdown_timeout))
+        finally:
+            _lifecycle.unwatch(self)
 
     def stats(self) -> Stats:
         """Where every event of this process is; see `Stats`."""
         return self._exporter().stats() if self._active else Stats()
 
+    @property
+    def exit_timeout(self) -> float:
+        return self.config.shutdown_timeout
+
     def at_exit(self) -> None:
-        self.shutdown()
+        """Deliver and stop. Who interrupts that will not wait: the rest is given up, and said so."""
+        try:
+            if self._closed:  # by another thread, or by the code that a signal interrupted; not done yet
+                self._exporter().flush(self.config.shutdown_timeout)
+            else:
+                self.shutdown()
+        except KeyboardInterrupt:
+            self._exporter().close(0.0)
 
     def after_fork_in_child(self) -> None:
         self._exporters = {}
@@ -168,7 +203,11 @@ class Client:
         """This process's exporter. `setdefault` is atomic: two threads that meet here share one."""
         process = os.getpid()
         found = self._exporters.get(process)
-        return found or self._exporters.setdefault(process, self._new_exporter())
+        if found is None:
+            found = self._exporters.setdefault(process, self._new_exporter())
+            if not self._closed:
+                deliver_on_sigterm()
+        return found
 
     def _new_exporter(self) -> Exporter:
         _lifecycle.watch_worker(self)
@@ -181,13 +220,54 @@ class Client:
             max_queue_bytes=config.max_queue_bytes,
             prices=config.prices,
             pipeline=Pipeline(self.redactor, config.before_send),
+            losses=Losses(service_name(config), config.environment),
+            spool=_spool(config),
             on_error=_print_line if config.debug else None,
         )
+
+
+def _spool(config: LumiqConfig) -> Spool | None:
+    if config.spool_dir is None:
+        return None
+    from ._spool import spool_for
+
+    return spool_for(config)
+
+
+class _Unrecorded:
+    """A transport whose requests are not recorded, although the library that sends them may be traced."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def send(self, body: bytes, headers: Mapping[str, str], timeout: float) -> Reply:
+        with own_work():
+            return self._transport.send(body, headers, timeout)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+def _unrecorded(make: Callable[[LumiqConfig], Transport]) -> Callable[[LumiqConfig], Transport]:
+    return lambda config: _Unrecorded(make(config))
 
 
 def _resolve(future: asyncio.Future[bool], result: bool) -> None:
     if not future.done():
         future.set_result(result)
+
+
+def _warn_of_a_loop(seconds: float) -> None:
+    """Once a process: `seconds` were waited on a thread that runs an event loop, which stood still."""
+    global _said_loop  # noqa: PLW0603 - said once a process
+    asyncio = sys.modules.get("asyncio")
+    if seconds > LONG_IN_A_LOOP and not _said_loop and asyncio and asyncio._get_running_loop():
+        _said_loop = True
+        logger.warning(
+            "lumiqtrace: flush() held up the running event loop for %.0f ms; "
+            "in a coroutine use `await lumiqtrace.aflush()`",
+            seconds * 1000,
+        )
 
 
 def _seconds(timeout: float | None, default: float) -> float:
@@ -205,6 +285,7 @@ _off = Client(LumiqConfig(enabled=False))
 _default = _off
 _replacing = threading.Lock()
 _said_off = False
+_said_loop = False
 
 
 def default_client() -> Client:
@@ -237,10 +318,6 @@ def client_for(config: LumiqConfig) -> Client:
     if not config.enabled or (made and (there.config.api_key is not None or not there.config.enabled)):
         return there
     return set_default(config)
-
-
-def shutdown_default(timeout: float | None = None) -> bool:
-    return _default.shutdown(timeout)
 
 
 def _say_off(config: LumiqConfig) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ._errors import ConfigError
 from ._event import Event
+from ._hosts import is_private
 
 KEY_PREFIX: Final = "lqt_"
 MIB: Final = 1024 * 1024
@@ -62,6 +63,12 @@ class Secret:
     def __reduce__(self) -> str:
         raise TypeError("a Secret cannot be pickled")
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
 
 class _Passed:
     """Remembers which options were passed: what was not gives way to the environment."""
@@ -84,6 +91,8 @@ class LumiqConfig(_Passed):
     `api_key` starts with `lqt_`; without one the SDK stays off. An option that is not passed, or None, is
     taken from `LUMIQTRACE_<OPTION>`, except for `prices` and `before_send`. Raises ConfigError.
 
+    `allow_http` lets an unencrypted `base_url` be outside of this machine and private networks.
+
     Delivery: `flush_interval` and the timeouts are seconds, `batch_size` is events (1 to 100),
     `max_queue_bytes` is bytes. `init` has other defaults for `batch_size` (50) and `flush_interval` (2.0).
     `flush` is for middlewares: `request` flushes before each response ends, `background` does not, `auto`
@@ -105,6 +114,7 @@ class LumiqConfig(_Passed):
 
     api_key: Secret | str | None = None
     base_url: str = "https://api.lumiqtrace.com"
+    allow_http: bool = False
     environment: str = "production"
     service: str | None = None
     enabled: bool = True
@@ -139,7 +149,7 @@ class LumiqConfig(_Passed):
             self._fill_in()
         if isinstance(self.api_key, str):
             object.__setattr__(self, "api_key", Secret(self.api_key))
-        object.__setattr__(self, "base_url", _checked_base_url(self.base_url))
+        object.__setattr__(self, "base_url", _checked_base_url(self.base_url, allow_http=self.allow_http))
         object.__setattr__(self, "redact_fields", _checked_names(self.redact_fields))
         _check_key(self.api_key)
         _check_type("environment", self.environment, str, "a name such as 'production'")
@@ -233,13 +243,14 @@ def _check_key(key: Secret | str | None) -> None:
         raise ConfigError("api_key: it holds white space or characters that no key has; copy it again")
 
 
-def _checked_base_url(url: object) -> str:
+def _checked_base_url(url: object, *, allow_http: bool) -> str:
     right = "it is an http(s) address such as 'https://api.lumiqtrace.com'"
     if not isinstance(url, str):
         raise ConfigError(f"base_url: got {type(url).__name__}; {right}")
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - reading it is what checks it
+        _check_labels(parts.hostname or "")
     except ValueError:
         raise ConfigError(f"base_url: {url!r} cannot be read; {right}") from None
     if "@" in parts.netloc:
@@ -248,7 +259,20 @@ def _checked_base_url(url: object) -> str:
         raise ConfigError(f"base_url: {url!r} is no http(s) address; {right}")
     if parts.query or parts.fragment:
         raise ConfigError(f"base_url: {url!r} has a query or fragment; {right}")
+    if parts.scheme == "http" and allow_http is not True and not is_private(parts.hostname):
+        raise ConfigError(
+            f"base_url: {url!r} would send the API key unencrypted; use https://, "
+            "or allow_http=True where the network is your own"
+        )
     return url.rstrip("/")
+
+
+def _check_labels(host: str) -> None:
+    """Raises ValueError for a host name that no connection could use, such as `a..b`."""
+    if not host.isascii():
+        host.encode("idna")
+    elif ":" not in host and not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
+        raise ValueError(host)
 
 
 def _checked_names(names: object) -> tuple[str, ...]:

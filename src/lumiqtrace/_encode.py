@@ -24,6 +24,8 @@ MAX_SHORT: Final = 1024
 """Characters of any text in an event whose line was too long; twenty such texts fit, however escaped."""
 MAX_NODES: Final = 20_000
 """Containers of one field that are looked into."""
+MAX_WRITTEN: Final = 1000
+"""Values in a container, and in those that it holds, up to which `str` writes it."""
 MARK: Final = "…"
 """Stands where something was left out."""
 
@@ -39,6 +41,8 @@ class Bounds(NamedTuple):
 _BOUNDS: Final = Bounds(MAX_TEXT, 256, 8)
 _METADATA: Final = Bounds(64 * 1024, 4096, 32)
 """The bodies of a request are there."""
+
+_CONTAINERS: Final[tuple[type[Any], ...]] = (dict, list, tuple, set, frozenset)
 
 _FIELDS: Final = tuple(f.name for f in dataclasses.fields(Event) if f.name != "usage")
 _values: Final = operator.attrgetter(*_FIELDS)
@@ -100,28 +104,61 @@ def _readable(value: object, depth: int, bounds: Bounds, left: list[int]) -> Any
         return value if -(2**53) <= value <= 2**53 else text_of(value)  # type: ignore[operator]
     if kind is float:
         return value if math.isfinite(value) else None  # type: ignore[arg-type]
-    if not isinstance(value, dict | list | tuple | set | frozenset):
+    if not issubclass(kind, _CONTAINERS):
         return text_of(value)
     # What holds itself, or the same thing many times on many levels, is endless otherwise.
     left[0] -= 1
     if depth == 0 or left[0] < 0:
         return MARK
     if isinstance(value, dict):
-        items = list(value.items())[: bounds.items]
-        return {text_of(key): _readable(item, depth - 1, bounds, left) for key, item in items}
-    found = [_readable(item, depth - 1, bounds, left) for item in list(value)[: bounds.items]]
-    return found if len(value) <= bounds.items else [*found, MARK]
+        pairs = list(dict.items(value))[: bounds.items]
+        return {text_of(key): _readable(item, depth - 1, bounds, left) for key, item in pairs}
+    items = items_of(value)
+    found = [_readable(item, depth - 1, bounds, left) for item in items[: bounds.items]]
+    return found if len(items) <= bounds.items else [*found, MARK]
+
+
+def items_of(value: Any) -> list[Any]:
+    """What a container holds, with none of the methods that a subclass may have written.
+
+    A copy in one step: another thread may change it meanwhile.
+    """
+    for kind in _CONTAINERS:
+        if isinstance(value, kind):
+            # For pyright `kind` and `value` may be two different ones of the five.
+            return list(kind.__iter__(value))  # pyright: ignore[reportArgumentType]
+    return []
 
 
 def text_of(value: object) -> str:
     """What `str` makes of it; its author may have written one that raises anything."""
+    kind = type(value)
+    if kind is str:
+        return cut(value)  # type: ignore[arg-type]
     try:
+        if issubclass(kind, _CONTAINERS) and not _is_small(value):
+            value = readable(value, _BOUNDS)
         text = str(value)
+        # A subclass may have written its own length.
+        return cut(text if type(text) is str else str.__str__(text))
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001
-        text = f"<unprintable {type(value).__name__}>"
-    return cut(text)
+        return cut(f"<unprintable {kind.__name__}>")
+
+
+def _is_small(value: object) -> bool:
+    """Whether a container and what it holds are few enough to be written in full."""
+    left, found = [value], 0
+    while left:
+        item = left.pop()
+        if issubclass(type(item), _CONTAINERS):
+            held = [*dict.keys(item), *dict.values(item)] if isinstance(item, dict) else items_of(item)
+            found += len(held)
+            if found > MAX_WRITTEN:
+                return False
+            left += held
+    return True
 
 
 def cut(text: str, most: int = MAX_TEXT) -> str:

@@ -18,6 +18,9 @@ OPERATIONS: Final = ("chat", "embed", "image", "tts", "custom")
 STATUSES: Final = ("success", "error", "timeout", "rate_limited", "cancelled")
 SPAN_KINDS: Final = ("llm", "agent", "tool", "planning", "handoff", "retriever", "guardrail", "general")
 
+MAX_MESSAGE: Final = 500
+"""Characters of an error message that leave."""
+
 MAX_EVENTS_PER_BATCH: Final = 100
 """The ingest endpoint refuses more events than this in one request."""
 

@@ -16,6 +16,11 @@ from typing import Final, Protocol
 
 
 class Lifelong(Protocol):
+    @property
+    def exit_timeout(self) -> float:
+        """Seconds that `at_exit` takes at most."""
+        ...
+
     def at_exit(self) -> None: ...
 
     def after_fork_in_child(self) -> None: ...
@@ -48,7 +53,7 @@ def watch(client: Lifelong) -> None:
     _clients.add(client)
     if not _installed:
         _installed = True
-        atexit.register(_at_exit)
+        atexit.register(end)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
                 before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
@@ -56,23 +61,39 @@ def watch(client: Lifelong) -> None:
 
 
 def watch_worker(client: Lifelong) -> None:
-    """Tell `client` when this process ends, where it is a worker of `multiprocessing`.
+    """Tell `client` when this process ends, where it is a worker of `multiprocessing` or of Celery.
 
-    Those end without `atexit`, and forget at their start what was registered in the parent.
+    Those end without `atexit`, and forget at their start what was registered in the parent. Celery forks
+    with billiard, a copy of `multiprocessing` with a registry of its own, and its pool ends without that.
     """
-    process = sys.modules.get("multiprocessing.process")
-    util = sys.modules.get("multiprocessing.util")
-    if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(client, client.at_exit, exitpriority=100)
+    for package in ("multiprocessing", "billiard"):
+        process = sys.modules.get(f"{package}.process")
+        util = sys.modules.get(f"{package}.util")
+        # Only the first process of a program was started by none.
+        if process is not None and util is not None and process.current_process()._parent_pid is not None:
+            util.Finalize(client, client.at_exit, exitpriority=100)
+    celery = sys.modules.get("celery.signals")
+    if celery is not None:
+        celery.worker_process_shutdown.connect(_end_of_worker, dispatch_uid="lumiqtrace")
 
 
 def unwatch(client: Lifelong) -> None:
     _clients.discard(client)
 
 
-def _at_exit() -> None:
+def exit_timeout() -> float:
+    """Seconds that `end` takes at most."""
+    return sum(client.exit_timeout for client in list(_clients))
+
+
+def end() -> None:
+    """Have every client deliver what it has and stop: the process ends."""
     for client in list(_clients):
         client.at_exit()
+
+
+def _end_of_worker(**_told: object) -> None:
+    end()
 
 
 def _before_fork() -> None:

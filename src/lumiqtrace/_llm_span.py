@@ -8,19 +8,18 @@ Calls that are recorded as events of their own are the span's children, and it c
 from __future__ import annotations
 
 from typing import Any, Final, cast
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from ._client import Client, before_flush
 from ._event import PROVIDERS, Event, Recording
 from ._guard import Guard
-from ._pricing import Pricer
+from ._pricing import Parts
 from ._span import Span
 
 _hearing: Final = Guard("hearing provider calls", limit=None)
 _reading: Final = Guard("reading provider calls", limit=None)
 
 _waiting: Final[set[Ear]] = set()
-_pricers: Final[WeakKeyDictionary[Client, _PartPricer]] = WeakKeyDictionary()
 
 
 class Ear:
@@ -31,6 +30,7 @@ class Ear:
     def __init__(self, client: Client, span: LlmSpan) -> None:
         self.client = client
         self.config = client.config
+        self.redactor = client.redactor
         self.calls: list[Recording] = []
         self.elsewhere = False
         """Whether a call made inside was recorded as an event of its own."""
@@ -178,36 +178,13 @@ class LlmSpan(Span):
             self._count(event, parts)
 
     def _count(self, event: Event, parts: list[Event]) -> None:
-        """Tokens are summed; each call is priced by its own model, and so is their sum."""
+        """Tokens are summed; so will their prices be, each by its own model."""
         event.input_tokens = sum(part.input_tokens for part in parts)
         event.output_tokens = sum(part.output_tokens for part in parts)
         event.cached_tokens = sum(part.cached_tokens or 0 for part in parts) or None
         if all(part.tags.get("usage") == "missing" for part in parts):
             event.tags["usage"] = "missing"
-        event.usage = None
-        pricer = _pricers.get(self._client) or _pricers.setdefault(
-            self._client, _PartPricer(self._client.config.prices)
-        )
-        for part in parts:
-            pricer.price(part)
-        event.cost_usd = sum(part.cost_usd for part in parts)
-        unpriced = [part for part in parts if part.tags.get("cost") == "unknown"]
-        if unpriced and len(parts) == 1:
-            event.usage = parts[0].usage  # the model that the decorator was told may have a price
-        elif unpriced:
-            event.tags["cost"] = "unknown"
-            pricer.name(unpriced)
-
-
-class _PartPricer(Pricer):
-    """Names a model without a price only when it is asked to."""
-
-    def _remember(self, model: str) -> None:
-        pass
-
-    def name(self, unpriced: list[Event]) -> None:
-        for part in unpriced:
-            super()._remember(part.model)
+        event.usage = Parts(parts)
 
 
 def _listen() -> None:

@@ -138,7 +138,7 @@ def _plain(function: Function, open_span: Open) -> Function:
     return call
 
 
-def _coroutine(function: Callable[..., Awaitable[Any]], open_span: Open) -> Function:
+def _coroutine(function: Function, open_span: Open) -> Function:
     async def call(*args: Any, **kwargs: Any) -> Any:
         span = _opening(open_span)
         if span is None:
@@ -220,9 +220,9 @@ def _begun(open_span: Open) -> _Steps | None:
     return _Steps(span)
 
 
-def _generator(function: Callable[..., Generator[Any, Any, Any]], open_span: Open) -> Function:
+def _generator(function: Function, open_span: Open) -> Function:
     def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        body = function(*args, **kwargs)
+        body: Generator[Any, Any, Any] = function(*args, **kwargs)
         steps = _stepping(_begun, open_span) or _no_steps
         sent: Any = None
         error: BaseException | None = None
@@ -254,9 +254,9 @@ def _generator(function: Callable[..., Generator[Any, Any, Any]], open_span: Ope
     return generate
 
 
-def _async_generator(function: Callable[..., AsyncGenerator[Any, Any]], open_span: Open) -> Function:
+def _async_generator(function: Function, open_span: Open) -> Function:
     async def generate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        body = function(*args, **kwargs)
+        body: AsyncGenerator[Any, Any] = function(*args, **kwargs)
         steps = _stepping(_begun, open_span) or _no_steps
         step = _first_step(body)
         error: BaseException | None = None

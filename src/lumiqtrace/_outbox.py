@@ -1,46 +1,27 @@
 """What is compressed and waits to be sent, and the account of what became of every event.
 
-It decides nothing about time or threads: the exporter asks for the head, sends it, and says how it went.
-Everything here happens under `lock`, whose waiters are flushes.
+It decides nothing about time, threads or files: the exporter asks for the next batch, sends it, and says
+how it went. Everything here happens under `lock`, whose waiters are flushes.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from ._encode import compress, decompress
-from ._event import MAX_EVENTS_PER_BATCH
-from ._guard import Guard, RateLimitedLog
-from ._queue import EventQueue
-from ._retry import Outcome, Verdict, backoff
+from ._batch import Batch
+from ._circuit import OPEN_AFTER, Circuit
+from ._complaints import Complaints
+from ._event import MAX_EVENTS_PER_BATCH, Recording
+from ._queue import EventQueue, Stats
+from ._retry import Outcome, Verdict
 from ._transport import Reply
 
-MAX_BATCH_BYTES: Final = 1024 * 1024
-"""Compressed; a larger batch is cut in half before it is sent."""
-
-_speaking: Final = Guard("writing to the log", limit=None)
-
-
-class Batch(NamedTuple):
-    """Compressed lines, ready to send; `start` is the queue position of the first."""
-
-    body: bytes
-    events: int
-    start: int
-
-    @classmethod
-    def of(cls, lines: list[bytes], start: int) -> Batch:
-        return cls(compress(lines), len(lines), start)
-
-    def halves(self) -> list[Batch]:
-        lines = decompress(self.body)
-        middle = len(lines) // 2
-        return [Batch.of(lines[:middle], self.start), Batch.of(lines[middle:], self.start + middle)]
+if TYPE_CHECKING:
+    from ._spool_folder import SpoolFile
 
 
 class Outbox:
@@ -52,39 +33,60 @@ class Outbox:
         max_events: int,
         max_bytes: int,
         *,
+        spooled: bool,
         on_error: Callable[[str], None] | None,
         clock: Callable[[], float],
         rand: Callable[[], float],
     ) -> None:
         self.lock = threading.Condition()
-        self.in_flight = 0
-        self.sent = 0
-        self.retried = 0
-        self.dropped: Counter[str] = Counter()
-        self.retry_at = 0.0
-        self.told_to_wait = False
+        self.circuit = Circuit()
+        self.complaints = Complaints(on_error, clock)
+        self.sending: Batch | None = None
         self.problem = "out of time"
+        self.done: list[SpoolFile] = []
+        """Files whose events are settled; whoever holds no lock removes them."""
+        self._dropped: Counter[str] = Counter()
+        self._replay_dropped: Counter[str] = Counter()
+        self._sent = 0
+        self._retried = 0
+        self._replayed = 0
         self._queue = queue
-        # What is compressed leaves room for a request's worth in the queue, so that the oldest goes first.
-        self._max_events = max_events - min(MAX_EVENTS_PER_BATCH, max_events // 2)
-        self._max_bytes = max_bytes * 3 // 4
+        # What is compressed leaves room for a request's worth in the queue, so that the oldest goes first;
+        # with a spool, which takes what memory need not hold, for most of it.
+        self._max_events = (
+            max_events // 4 if spooled else max_events - min(MAX_EVENTS_PER_BATCH, max_events // 2)
+        )
+        self._max_bytes = max_bytes // 4 if spooled else max_bytes * 3 // 4
         self._batches: deque[Batch] = deque()
+        self._adopted: deque[Batch] = deque()
+        self._taken = 0
         self._encoding = 0
-        self._failures = 0
+        self._held_events = 0
+        self._held_bytes = 0
+        self._on_disk = 0
+        self._left = 0
+        self._abandoned: Batch | None = None
         self._closed = False
-        self._on_error = on_error
         self._clock = clock
         self._rand = rand
-        self._log = RateLimitedLog(clock)
-        self._unsaid: deque[tuple[str, str]] = deque(maxlen=100)
 
     def __len__(self) -> int:
-        """How many events wait, those in flight included."""
-        return self._encoding + sum(batch.events for batch in self._batches)
+        """How many events wait here, those in flight and those only on disk included."""
+        return self._encoding + self._held_events + self._on_disk
 
     @property
     def head(self) -> Batch | None:
+        """The oldest batch of this process."""
         return self._batches[0] if self._batches else None
+
+    @property
+    def next(self) -> Batch | None:
+        """The batch to send now: what earlier processes left has its turn when nothing of ours waits."""
+        return self.head or (self._adopted[0] if self._adopted else None)
+
+    @property
+    def has_adopted(self) -> bool:
+        return bool(self._adopted)
 
     @property
     def settled(self) -> int:
@@ -94,105 +96,245 @@ class Outbox:
 
     @property
     def given_up(self) -> int:
-        lost = self.dropped.total() - self.dropped["before_send"]  # those were not wanted
-        return lost + self._queue.evicted + self._queue.refused
+        """How many events this process will not deliver, whatever becomes of them."""
+        return self._lost().total() + self._left
+
+    def lost(self) -> dict[str, int]:
+        """Events given up by reason, those of earlier processes included; what nobody wanted is not lost."""
+        return dict(sorted((+(self._lost() + self._replay_dropped)).items()))
+
+    def account(self) -> Stats:
+        """The counters of one moment, which balance.
+
+        Submits take no lock. So what waits and what made room in the queue are told from positions: they
+        only grow, and the one that grows first is read last.
+        """
+        queue = self._queue
+        evicted = queue.removed - self._taken
+        refused = queue.refused
+        dropped = Counter(self._dropped)
+        dropped["queue_full"] += evicted
+        dropped["shutdown"] += refused
+        in_flight = self._in_flight()
+        recorded = queue.recorded
+        return Stats(
+            recorded=recorded + refused,
+            queued=recorded - self._taken - evicted + self._encoding + self._held_events - in_flight[0],
+            in_flight=sum(in_flight),
+            sent=self._sent,
+            retried=self._retried,
+            dropped={reason: count for reason, count in sorted(dropped.items()) if count},
+            spooled=self._on_disk - in_flight[1],
+            replayed=self._replayed,
+            replay_dropped={reason: count for reason, count in sorted(self._replay_dropped.items()) if count},
+        )
 
     # ---- in ------------------------------------------------------------------------------------------
 
-    def encoding(self, events: int) -> None:
-        """So many left the queue and are being encoded."""
-        self._encoding = events
+    def take(self, most: int) -> tuple[list[Recording], int]:
+        """Up to `most` recordings to encode, and the queue position of the first."""
+        start = self._queue.removed
+        taken = self._queue.take(most)
+        self._taken += len(taken)
+        self._encoding = len(taken)
+        return taken, start
 
-    def add(self, lines: list[bytes], unreadable: int, start: int, unwanted: int = 0) -> None:
+    def add(self, batch: Batch | None, unreadable: int = 0, unwanted: int = 0) -> None:
         """The encoded ones become a batch; the user's `before_send` dropped the unwanted ones."""
         self._encoding = 0
-        if self._closed:
-            return  # close has counted them
-        self.dropped["unreadable"] += unreadable
-        self.dropped["before_send"] += unwanted
-        if lines:
-            self._batches.append(Batch.of(lines, start))
+        if self._closed:  # close has counted them
+            if batch is not None and batch.file is not None:
+                self._dropped["shutdown"] -= batch.events
+                self._on_disk += batch.events
+            return
+        self._dropped["unreadable"] += unreadable
+        self._dropped["before_send"] += unwanted
+        if batch is not None:
+            self._batches.append(batch)
+            self._hold(batch, 1)
         self._make_room()
 
+    def adopt(self, files: Iterable[SpoolFile]) -> None:
+        """Batches that earlier processes left."""
+        if not self._closed:
+            self._adopted.extend(Batch(None, file.events, -1, file, adopted=True) for file in files)
+
     def close(self) -> int:
-        """Give up all that waits; how many that were."""
+        """Stop: what has a file stays there, the rest is given up; how many events that were."""
+        rest = self._queue.take(self._queue.recorded)
+        self._taken += len(rest)
+        lost = self._encoding + len(rest)
+        for batch in self._batches:
+            if batch.file is None:
+                lost += batch.events
+                self._hold(batch, -1)
+            else:
+                self._page_out(batch)
+        if not self._closed:
+            self._abandoned = self.sending
         self._closed = True
-        lost = len(self)
         self._batches.clear()
+        self._adopted.clear()
         self._encoding = 0
-        self.in_flight = 0
+        self._dropped["shutdown"] += lost
         return lost
 
     # ---- out -----------------------------------------------------------------------------------------
 
-    def settle(self, batch: Batch, outcome: Outcome, reply: Reply | None) -> None:
-        """Apply what the server answered to the batch that was sent."""
-        self.in_flight = 0
-        if self.head is not batch:
-            return  # a close in the meantime gave it up and counted it
+    def settle(
+        self, batch: Batch, outcome: Outcome, reply: Reply | None, halves: Sequence[Batch] = ()
+    ) -> None:
+        """Apply what the server answered to the batch that was sent; `halves` are what to send instead."""
+        self.sending = None
+        if batch is self._abandoned:
+            self._settle_late(batch, outcome, reply)
+            return
+        line = self._adopted if batch.adopted else self._batches
+        if not line or line[0] is not batch:
+            return
         if outcome.verdict in (Verdict.RETRY, Verdict.UNAUTHORIZED):
             self.postpone(outcome)
             return
-        self._failures = 0
-        self.retry_at = 0.0
-        self.told_to_wait = False
-        self._batches.popleft()
+        if reply is not None and self.circuit.worked():
+            self.complaints.good_news("works", f"delivery works again; {self._waiting()} events waited")
+        line.popleft()
+        self._hold(batch, -1)
+        if batch.file is not None:
+            self.done.append(batch.file)
         if outcome.verdict is Verdict.ACCEPTED:
             self._accept(batch, reply)
-        elif outcome.verdict is Verdict.SPLIT and batch.events > 1:
-            self._batches.extendleft(reversed(batch.halves()))
+        elif halves:
+            for half in reversed(halves):
+                line.appendleft(half)
+                self._hold(half, 1)
         else:
-            self._drop(outcome.reason, batch.events, f"the server answered {reply.status if reply else 0}")
+            why = f"the server answered {reply.status}" if reply else "its file in the spool is damaged"
+            self._drop(outcome.reason, batch, why)
         self._make_room()
 
     def postpone(self, outcome: Outcome) -> None:
-        """Try the head again later: when the server said, else after a back-off with jitter."""
-        self._failures += 1
-        self.retried += 1
+        """Try again later: when the server said, else after a back-off with jitter."""
+        self._retried += 1
         self.problem = outcome.reason
-        self.told_to_wait = outcome.wait is not None
-        wait = outcome.wait if outcome.wait is not None else backoff(self._failures, self._rand())
-        self.retry_at = self._clock() + wait
+        was_open = self.circuit.is_open
+        opened = self.circuit.failed(outcome, self._clock(), self._rand())
         if outcome.verdict is Verdict.UNAUTHORIZED:
             message = "the server refuses the API key; events are kept and tried again slowly"
+        elif opened:
+            message = (
+                f"delivery failed {OPEN_AFTER} times in a row ({outcome.reason}); "
+                f"{self._waiting()} events wait and are tried again slowly"
+            )
         else:
             message = f"events cannot be delivered now ({outcome.reason}); they are kept and tried again"
-        self.complain(outcome.verdict.value, message)
+        if not was_open or outcome.verdict is Verdict.UNAUTHORIZED:
+            self.complaints.add("opened" if opened else outcome.verdict.value, message)
 
-    def complain(self, cause: str, message: str) -> None:
-        """Have it said by the next `speak`. Whoever listens to the log may ask for the statistics."""
-        self._unsaid.append((cause, message))
+    def lose(self, file: SpoolFile, reason: str) -> None:
+        """A file is gone: given up is what was only there, and all that is too old."""
+        why = "the spool keeps no more" if reason == "spool_full" else "too old"
+        for line in (self._batches, self._adopted):
+            batch = next((batch for batch in line if batch.file is file), None)
+            if batch is None:
+                continue
+            if batch is self.sending or (reason == "spool_full" and batch.body is not None):
+                batch.file = None
+                return
+            line.remove(batch)
+            self._hold(batch, -1)
+            self._drop(reason, batch, why)
+            return
 
-    def speak(self) -> None:
-        """Say in the log what there is to say, once a minute for each cause. Not under `lock`."""
-        while self._unsaid:
-            self.say(*self._unsaid.popleft())
+    def leave(self, batch: Batch, why: str) -> None:
+        """Its file cannot be read: it stays in the spool for the next process."""
+        self.sending = None
+        line = self._adopted if batch.adopted else self._batches
+        if line and line[0] is batch:
+            line.popleft()
+            self._left += 0 if batch.adopted else batch.events
+            self.complaints.add(
+                "unread", f"{batch.events} events stay in the spool, which cannot be read ({why})"
+            )
 
-    def say(self, cause: str, message: str) -> None:
-        _speaking(self._log, logging.WARNING, cause, "%s", message)
-        if self._on_error is not None:
-            _speaking(self._on_error, f"lumiqtrace: {message}")
+    def take_done(self) -> list[SpoolFile]:
+        done, self.done = self.done, []
+        return done
+
+    def _settle_late(self, batch: Batch, outcome: Outcome, reply: Reply | None) -> None:
+        """The answer came after `close` had given the batch up, or left it on disk."""
+        self._abandoned = None
+        if outcome.verdict is not Verdict.ACCEPTED:
+            return
+        if batch.file is not None:
+            self.done.append(batch.file)
+        if not batch.adopted and batch.file is not None:
+            self._on_disk -= batch.events
+        elif not batch.adopted:
+            self._dropped["shutdown"] -= batch.events
+        self._accept(batch, reply)
 
     def _accept(self, batch: Batch, reply: Reply | None) -> None:
         errors = _refused_lines(reply.body if reply else b"")
         refused = min(len(errors), batch.events)
-        self.sent += batch.events - refused
+        if batch.adopted:
+            self._replayed += batch.events - refused
+        else:
+            self._sent += batch.events - refused
         if refused:
-            self._drop("rejected", refused, f"the server refused it: {str(errors[0])[:200]}")
+            self._drop("rejected", batch, f"the server refused it: {str(errors[0])[:200]}", refused)
 
-    def _drop(self, reason: str, events: int, why: str) -> None:
-        self.dropped[reason] += events
-        self.complain(reason, f"{events} events were given up ({reason}): {why}")
+    def _drop(self, reason: str, batch: Batch, why: str, events: int | None = None) -> None:
+        count = batch.events if events is None else events
+        (self._replay_dropped if batch.adopted else self._dropped)[reason] += count
+        self.complaints.add(reason, f"{count} events were given up ({reason}): {why}")
+
+    # ---- what is kept ----------------------------------------------------------------------------------
+
+    def _hold(self, batch: Batch, sign: int) -> None:
+        """Count a batch in, or out again (-1)."""
+        if batch.body is not None and not batch.adopted:
+            self._held_bytes += sign * len(batch.body)
+            self._held_events += sign * batch.events
+        elif not batch.adopted:
+            self._on_disk += sign * batch.events
+
+    def _page_out(self, batch: Batch) -> None:
+        self._hold(batch, -1)
+        batch.body = None
+        self._hold(batch, 1)
 
     def _make_room(self) -> None:
-        events = sum(batch.events for batch in self._batches)
-        size = sum(len(batch.body) for batch in self._batches)
-        while len(self._batches) > 1 and (events > self._max_events or size > self._max_bytes):
-            oldest = self._batches.popleft()
-            events -= oldest.events
-            size -= len(oldest.body)
-            self._drop("queue_full", oldest.events, "the queue is full")
-        self._queue.hold(events, size)
+        """Within the bounds: what has a file stays only there, else the oldest is given up."""
+        while self._held_events > self._max_events or self._held_bytes > self._max_bytes:
+            kept = [batch for batch in self._batches if batch.body is not None and batch is not self.sending]
+            filed = [batch for batch in kept if batch.file is not None]
+            if filed:
+                self._page_out(filed[-1])
+            elif len(kept) > 1:
+                self._batches.remove(kept[0])
+                self._hold(kept[0], -1)
+                self._drop("queue_full", kept[0], "the queue is full")
+            else:
+                break
+        self._queue.hold(self._held_events, self._held_bytes)
+
+    def _in_flight(self) -> tuple[int, int]:
+        """How many events are being sent, of those in memory and of those on disk."""
+        batch = self.sending
+        if batch is None or batch.adopted or batch is self._abandoned:
+            return 0, 0
+        return (0, batch.events) if batch.body is None else (batch.events, 0)
+
+    def _lost(self) -> Counter[str]:
+        """By reason, what was given up of this process's events."""
+        lost = Counter(self._dropped)
+        lost.pop("before_send", None)
+        lost["queue_full"] += self._queue.removed - self._taken
+        lost["shutdown"] += self._queue.refused
+        return lost
+
+    def _waiting(self) -> int:
+        return len(self) + len(self._queue) + sum(batch.events for batch in self._adopted)
 
 
 def _refused_lines(body: bytes) -> list[object]:

@@ -1,8 +1,9 @@
 """`name=value` and `name: value` in any text: messages, queries, broken JSON, what `repr` shows of a dict.
-And `<name>value</name>`, as in XML.
 
-It looks at every `=` and `:`, reads the name before it, and where that is sensitive replaces the value after
-it: a quoted text, a whole bracket, or what stands up to the next space. What is never closed goes to the end.
+And what says the same in other ways: percent-encoded, as `<name>value</name>`, as two items of a list, as
+`"name": "authorization", "value": "..."`, as `--name value`, as a block of lines under a YAML key. It looks
+at every sign, reads the name before it, and where that is sensitive replaces the value after it: a quoted
+text, a whole bracket, or what stands up to the next space. What is never closed goes to the end.
 """
 
 from __future__ import annotations
@@ -11,13 +12,26 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from ._notations import QUOTE, Values, plain
 from ._secrets import REDACTED
 
 MAX_NAME: Final = 64
 """Characters before the sign in which the name is looked for."""
+MAX_BETWEEN: Final = 256
+"""Characters that may stand between a name that is itself a value, and what it names."""
+MAX_VALUE: Final = 512
+"""Characters of a value that may stand before its name."""
 
-_WHOLE_LINE: Final = ("authorization", "cookie")
-"""The names whose values have spaces."""
+NAMING: Final = frozenset({"name", "key", "header", "field", "param", "parameter", "variable", "property"})
+"""What a name is called where it is a value itself, as in HAR, Postman and HTML."""
+VALUED: Final = frozenset({"value", "values", "val"})
+"""What its value is called there."""
+
+_AROUND: Final = " \t\"'\\[]"
+_JUDGED: Final = "input_value"
+"""What pydantic calls the value that it refuses; the field stands in the line above."""
+
+Span = tuple[int, int]
 
 
 class Pairs:
@@ -25,94 +39,150 @@ class Pairs:
 
     def __init__(self, is_sensitive: Callable[[str], bool]) -> None:
         self._is_sensitive = is_sensitive
-        self._signs = re.compile(r"[:=]").finditer
-        self._name = re.compile(r"(?<![\w.\-])[\w.\-]+\Z").search
-        self._gap = re.compile(r"[=>]?[ \t]*").match
-        self._opening = re.compile(r"[bBrRuUfF]{0,2}(\\*)([\"'])").match
-        self._bare = re.compile(r"[^\s&\"'<>]*").match
-        self._item = re.compile(r"[^\s,}\]\"'<>]*").match
-        self._harmless = re.compile(
-            r"(?:null|none|true|false|-?[0-9]+\.[0-9]+)(?=[\s,;&)\]}\"'<>]|\Z)", re.IGNORECASE
+        self._values = Values()
+        # One sign in all its spellings. The first letter is what the search goes by.
+        self._signs = re.compile(r"[:=%\\](?:(?<=[:=])|(?<=%)(?:25){0,4}3[AaDd]|(?<=\\)u003[AaDd])").finditer
+        self._name = re.compile(r"[\w.\-]+").match
+        self._told = re.compile(
+            rf"[=>]?(?:\s|\\[nrt]){{0,64}}(?:[bBuU]?({QUOTE}))?([\w.\-\[\]]{{1,64}})(?![\w.\-])"
         ).match
-        self._line = re.compile(r"[^\r\n]*").match
-        self._scheme = re.compile(
-            r"(?:(?:basic|bearer|digest|negotiate|token|apikey)[ \t]+)?", re.IGNORECASE
-        ).match
-        self._inside = {
-            '"': re.compile(r"(?:[^\"\\]|\\.)*+", re.DOTALL).match,
-            "'": re.compile(r"(?:[^'\\]|\\.)*+", re.DOTALL).match,
-        }
-        # The closing quote may be missing: a quote that nothing closes is looked at once.
-        whole = r"\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?"
-        self._brackets = re.compile(whole + r"|[\[\]{}()]", re.DOTALL).finditer
+        self._value_before = re.compile(
+            rf"\bval(?:ues?)?(?:{QUOTE})?\s{{0,8}}[:=]\s{{0,8}}"
+            rf"(?:({QUOTE})((?:(?!\1)[^{{}}<>]){{1,{MAX_VALUE}}})\1|([^\s,\"'{{}}<>]+))\s*,?\s*(?:{QUOTE})?\w+(?:{QUOTE})?\s*\Z",
+            re.IGNORECASE,
+        ).search
+        self._items = re.compile(
+            r"[\[(]\s{0,64}[bBuU]?(\\{0,8}[\"'])([\w.\-\[\]]{1,64})\1\s{0,64},\s{0,64}(?=[bBuU]?\\{0,8}[\"'])"
+        ).finditer
+        self._item_ends = re.compile(r"(?:\\{0,8}[\"'])?\s{0,64}(?:[\])]|\Z)").match
+        # Words that go on after an option, where a sentence speaks of it.
+        self._options = re.compile(
+            r"(?<![\w\-])--([A-Za-z][\w\-]{1,62})(?:[\"'],\s{0,8}|[ \t]{1,8})"
+            r"(?![\s\-]|(?:is|are|was|or|and|to|must|option|flag|can|cannot|could|not|in|with|for|has|requires|"
+            r"required|argument|given|instead|if|as|on|from|the|a|an|may|should|will|needs)\b)"
+        ).finditer
+        self._judged_field = re.compile(
+            r"(?:\A|\n)([\w.\[\]\-]{1,128})\r?\n[ \t]{1,8}[^\n]{0,200}\[type=\w{1,64}, input_value\Z"
+        ).search
 
         content = r"(?:<!\[CDATA\[[\s\S]*?(?:\]\]>|\Z)|[^<]+)"
         self._elements = re.compile(r"(<(?:[\w\-]+:)?([\w.\-]+)(?:\s[^<>]*)?>)" + content).sub
 
     def redact(self, text: str) -> str:
         """`text` with `[REDACTED]` where the values were."""
-        return self._signed(self._elements(self._element, text) if "</" in text else text)
+        if "</" in text:
+            text = self._elements(self._element, text)
+        text = _without(text, self._signed(text))
+        if "--" in text:
+            text = _without(text, self._given(text))
+        return _without(text, self._listed(text))
 
     def _element(self, match: re.Match[str]) -> str:
         return match[1] + REDACTED if self._is_sensitive(match[2]) else match[0]
 
-    def _signed(self, text: str) -> str:
-        kept: list[str] = []
+    # ---- at a sign -----------------------------------------------------------------------------------
+
+    def _signed(self, text: str) -> list[Span]:
+        found: list[Span] = []
         done = 0
+        named = -1  # where a sensitive name ends that was itself a value
         for sign in self._signs(text):
             at = sign.start()
             if at < done:
                 continue
-            name = self._name(text[max(done, at - MAX_NAME) : at].rstrip(" \t\"'\\[]"))
-            if name is None or not self._is_sensitive(name[0]):
+            name, quoted = self._name_in(plain(text[max(done, at - MAX_NAME) : at]))
+            if name is None:
                 continue
-            start, end = self._value(text, name[0], at + 1)
-            if end > start and text[start:end] != REDACTED:
-                kept += text[done:start], REDACTED
-                done = end
-        return "".join([*kept, text[done:]]) if kept else text
+            called = name.lower()
+            if called in NAMING:
+                told = self._told(text, sign.end())
+                if told is not None and self._is_sensitive(told[2]):
+                    named = told.end()
+                    found += self._said_before(text, done, at)
+            hidden = self._is_sensitive(name) or (called == _JUDGED and self._was_judged(text, done, at))
+            if hidden or (called in VALUED and _are_near(text, named, at)):
+                start, end = self._values.after(text, name, sign, quoted=quoted)
+                if end > start:
+                    found.append((start, end))
+                    done = end
+        return found
 
-    def _value(self, text: str, name: str, at: int) -> tuple[int, int]:
-        """Where the value after the sign begins and ends, without its quotes."""
-        start = _end(self._gap(text, at))
-        if opening := self._opening(text, start):
-            return opening.end(), self._closing(text, opening.end(), opening[1], opening[2])
-        # What was redacted for its looks may be the beginning of a longer value.
-        rest = start + len(REDACTED) if text.startswith(REDACTED, start) else start
-        if text[rest : rest + 1] in ("{", "[", "("):
-            return start, self._closing_bracket(text, rest)
-        if name.lower().endswith(_WHOLE_LINE):
-            return start, _end(self._line(text, rest))
-        if self._harmless(text, start):
-            return start, start
-        # After a quoted name, as in JSON, a comma or a bracket ends a number.
-        bare = self._item if text[at - 2 : at - 1] in ('"', "'") else self._bare
-        return start, _end(bare(text, _end(self._scheme(text, rest))))
+    def _name_in(self, window: str) -> tuple[str | None, bool]:
+        """The name at the end of the text before a sign, and whether it stands in quotes.
 
-    def _closing(self, text: str, at: int, escape: str, quote: str) -> int:
-        """Where the quote ends that began just before `at`; the end of the text where it does not."""
-        if not escape:
-            return _end(self._inside[quote](text, at))
-        sign = escape + quote
-        end = text.find(sign, at)
-        while end > at and text[end - 1] == "\\":
-            end = text.find(sign, end + len(sign))
-        return len(text) if end < 0 else end
+        Of `user[password]` and `password[0]` the part that is sensitive.
+        """
+        bare = window.rstrip()
+        quoted = bare.endswith(('"', "'"))
+        if not quoted and "\n" in window[len(bare) :]:
+            return None, False
+        first: str | None = None
+        while True:
+            before = bare.rstrip(_AROUND)
+            match = self._name(before[::-1])  # read from its end: the beginning would have to be looked for
+            name = match[0][::-1] if match else None
+            # `\npassword`, as `repr` writes the beginning of a line
+            if name is not None and name[0] in "nrt" and before[: -len(name)].endswith("\\"):
+                name = name[1:] or None
+            first = first or name
+            if name is not None and self._is_sensitive(name):
+                return name, quoted
+            opened = bare.rfind("[") if bare.endswith("]") else -1
+            if opened < 1 or bare[opened - 1].isspace():
+                return first, quoted
+            bare = bare[:opened]
 
-    def _closing_bracket(self, text: str, at: int) -> int:
-        """Where the bracket at `at` is closed; the end of the text where it is not."""
-        depth = 0
-        for sign in self._brackets(text, at):
-            if sign[0] in "([{":
-                depth += 1
-            elif sign[0] in ")]}":
-                depth -= 1
-                if depth == 0:
-                    return sign.end()
-        return len(text)
+    def _said_before(self, text: str, done: int, at: int) -> list[Span]:
+        """The value that stands before its name: `"value": "...", "name": "authorization"`."""
+        begin = max(done, at - MAX_VALUE)
+        match = self._value_before(text[begin:at])
+        if match is None:
+            return []
+        start, end = match.span(2 if match[1] else 3)
+        return [(begin + start, begin + end)]
+
+    def _was_judged(self, text: str, done: int, at: int) -> bool:
+        field = self._judged_field(text[max(done, at - 2 * MAX_BETWEEN) : at])
+        return field is not None and self._is_sensitive(field[1])
+
+    # ---- without a sign ------------------------------------------------------------------------------
+
+    def _listed(self, text: str) -> list[Span]:
+        """`["authorization", "Basic ..."]` and its like in other languages."""
+        found: list[Span] = []
+        done = 0
+        for match in self._items(text):
+            if match.end() >= done and self._is_sensitive(match[2]):
+                span = self._values.at(text, match.end())
+                done = span[1]
+                if self._item_ends(text, done):
+                    found.append(span)
+        return found
+
+    def _given(self, text: str) -> list[Span]:
+        """`--password hunter2`, in one line or as a list of arguments."""
+        found: list[Span] = []
+        done = 0
+        for match in self._options(text):
+            if match.end() >= done and self._is_sensitive(match[1]):
+                found.append(self._values.at(text, match.end()))
+                done = found[-1][1]
+        return found
 
 
-def _end(match: re.Match[str] | None) -> int:
-    """The end of a match of a pattern that matches also where nothing is."""
-    assert match is not None
-    return match.end()
+def _are_near(text: str, end: int, at: int) -> bool:
+    """Whether what ended at `end` and the sign at `at` can be of one object."""
+    return 0 <= end <= at <= end + MAX_BETWEEN and not any(sign in text[end:at] for sign in "{}<>")
+
+
+def _without(text: str, spans: list[Span]) -> str:
+    """`text` with `[REDACTED]` in the place of each span."""
+    if not spans:
+        return text
+    kept: list[str] = []
+    done = 0
+    for start, end in sorted(spans):
+        if start >= done and end > start:
+            kept += text[done:start], REDACTED
+            done = end
+    return "".join([*kept, text[done:]])

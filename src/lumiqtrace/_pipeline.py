@@ -11,8 +11,9 @@ import dataclasses
 from typing import Final
 
 from ._config import BeforeSend
-from ._event import Event
+from ._event import MAX_MESSAGE, Event
 from ._guard import Guard
+from ._own import own_work
 from ._redact import Redactor
 
 _READ: Final = ("error_message", "user_id", "session_id", "tags", "metadata", "prompt", "completion")
@@ -35,6 +36,9 @@ class Pipeline:
         """The event that leaves, or None."""
         if self._redactor is not None:
             event = redacted(event, self._redactor)
+        if event.error_message:
+            # Only now, for half a key is no longer recognised as one.
+            event.error_message = event.error_message[:MAX_MESSAGE]
         if self._before_send is None:
             return event
         answer = self._asking(_answer, self._before_send, event)
@@ -56,7 +60,8 @@ def redacted(event: Event, redactor: Redactor) -> Event:
 
 def _answer(before_send: BeforeSend, event: Event) -> tuple[Event | None]:
     """What the user says about a copy, so that the event itself is whole if that fails halfway."""
-    answer = before_send(_copied(event))
+    with own_work():
+        answer = before_send(_copied(event))
     if answer is not None and not isinstance(answer, Event):
         raise TypeError(f"before_send gave {type(answer).__name__}; it gives the event, or None to drop it")
     return (answer,)

@@ -33,6 +33,14 @@ _PROBE: Final = {
 """Millions to probe a price with, 10 for the others: a count is larger than those that are parts of it."""
 
 
+class Parts(Usage):
+    """What several calls used that are one event: each is priced by its own model, and so is their sum."""
+
+    def __init__(self, events: list[Event]) -> None:
+        super().__init__()
+        self.events = events
+
+
 class Pricer:
     """Sets `cost_usd` on events. One thread at a time uses it."""
 
@@ -45,19 +53,37 @@ class Pricer:
 
     def price(self, event: Event) -> None:
         """Fill in the cost of a model call; one of which nothing was counted is left as it is."""
-        if event.usage is None:
+        usage = event.usage
+        if usage is None:
             return
-        cost = None if self._prices is None else self._own(users_cost, self._prices, event, event.usage)
-        counted = event.input_tokens or event.output_tokens or any(_counts(event, event.usage).values())
+        if isinstance(usage, Parts):
+            unpriced = self._price_parts(event, usage.events)
+        else:
+            unpriced = [] if self._price_one(event, usage) else [event]
+        if unpriced:
+            event.tags["cost"] = "unknown"
+        for part in unpriced:
+            self._remember(part.model)
+
+    def _price_one(self, event: Event, usage: Usage) -> bool:
+        """Set the cost of one call; False where no price is known for it."""
+        cost = None if self._prices is None else self._own(users_cost, self._prices, event, usage)
+        counted = event.input_tokens or event.output_tokens or any(_counts(event, usage).values())
         if cost is None and not counted:
-            return
+            return True
         if cost is None:
-            cost = self._library_cost(event, event.usage)
+            cost = self._library_cost(event, usage)
         if cost is not None:
             event.cost_usd = cost
-        else:
-            event.tags["cost"] = "unknown"
-            self._remember(event.model)
+        return cost is not None
+
+    def _price_parts(self, event: Event, parts: list[Event]) -> list[Event]:
+        """The parts without a price. One call alone may have it under the event's name, which was told us."""
+        unpriced = [part for part in parts if part.usage and not self._price_one(part, part.usage)]
+        event.cost_usd = sum(part.cost_usd for part in parts)
+        if len(parts) == 1 and unpriced:
+            return [] if self._price_one(event, unpriced[0].usage or Usage()) else [event]
+        return unpriced
 
     def _remember(self, model: str) -> None:
         if model not in self.unpriced and len(self.unpriced) < MAX_REMEMBERED:

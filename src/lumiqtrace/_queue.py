@@ -16,12 +16,16 @@ from ._event import Recording
 
 
 class Stats(NamedTuple):
-    """Where every event is: `recorded` = `sent` + `queued` + `in_flight` + the sum of `dropped`.
+    """Where every event is: `recorded` = `sent` + `queued` + `in_flight` + `spooled` + the sum of `dropped`.
 
-    `dropped` is by reason: `queue_full`, `rejected`, `too_large`, `redirected`, `unreadable` (a fault of
-    ours), `before_send` (what yours dropped), `shutdown`. `retried` counts requests that failed and are
-    sent again, `internal_errors` faults of ours that were kept from the application, and those of your
-    `before_send`. `unpriced_models` are those recorded at cost 0 for want of a price.
+    `spooled` are in the spool and no longer in memory: while the backend is away, and at the end for a later
+    process. `dropped` is by reason: `queue_full`, `spool_full`, `expired` (too old in the spool), `damaged`
+    (its file was damaged or taken away), `rejected`, `too_large`, `redirected`, `unreadable` (a fault of
+    ours), `before_send` (what yours dropped), `shutdown`. `replayed` and `replay_dropped` are of events that
+    earlier processes left in the spool: delivered by this one, or given up; they are in no other number.
+    `retried` counts requests that failed and are sent again, `internal_errors` faults of ours that were kept
+    from the application, and those of your `before_send`. `unpriced_models` are those recorded at cost 0 for
+    want of a price.
     """
 
     recorded: int = 0
@@ -32,6 +36,9 @@ class Stats(NamedTuple):
     dropped: Mapping[str, int] = MappingProxyType({})
     unpriced_models: tuple[str, ...] = ()
     internal_errors: int = 0
+    spooled: int = 0
+    replayed: int = 0
+    replay_dropped: Mapping[str, int] = MappingProxyType({})
 
 
 class EventQueue:
@@ -39,7 +46,7 @@ class EventQueue:
 
     `recorded` counts all that were ever put, `removed` those that left again (taken or evicted), `evicted`
     those that had to make room, `refused` those that came after `close`. `bytes` is about how much memory
-    the waiting ones keep alive.
+    the waiting ones keep alive. Read `removed` before `recorded`: the difference is what waits, at least.
     """
 
     def __init__(self, max_events: int, max_bytes: int) -> None:
@@ -88,10 +95,13 @@ class EventQueue:
         self._closed = True
 
     def _make_room(self) -> None:
-        while (
+        # The newest stays: one that alone is too much is the application's own memory, and is cut soon.
+        while len(self._items) > 1 and (
             len(self._items) + self._held_events > self._max_events
             or self.bytes + self._held_bytes > self._max_bytes
-        ) and self._pop() is not None:
+        ):
+            if self._pop() is None:
+                return
             self.evicted += 1
 
     def _pop(self) -> Recording | None:

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from contextlib import closing
+from typing import Any, Final
 from urllib.parse import quote
 
 from ._errors import CommandError
 
-TIMEOUT = 30.0
-"""Seconds; a large trace takes its time."""
+TIMEOUT: Final = 30.0
+"""Seconds for all of it; a large trace takes its time."""
+
+MAX_TRACE_BYTES: Final = 256 * 1024 * 1024
 
 
 def fetch_trace(base_url: str, project_id: str, token: str, trace_id: str) -> list[dict[str, Any]]:
     """The trace's root spans, each with its `children`. Raises CommandError with what the server said."""
-    import httpx
-
     if not token.isascii() or not token.isprintable() or " " in token:
         raise CommandError("the read token holds white space or characters that no token has; copy it again")
-    url = f"{base_url}/v1/traces/{quote(trace_id, safe='')}"
+    path = f"/v1/traces/{quote(trace_id, safe='')}"
+    status, body = _get(base_url, path, f"projectId={quote(project_id, safe='')}", token)
+    if status != 200:
+        raise CommandError(f"{base_url} answered {status}: {_reason(body)}")
     try:
-        response = httpx.get(
-            url,
-            params={"projectId": project_id},
-            headers={"authorization": f"Bearer {token}"},
-            timeout=TIMEOUT,
-            follow_redirects=False,
-        )
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise CommandError(f"cannot reach {base_url}: {type(error).__name__}: {error}") from None
-    if response.status_code != 200:
-        raise CommandError(f"{base_url} answered {response.status_code}: {_reason(response)}")
-    try:
-        roots = response.json()
+        roots = json.loads(body)
     except RecursionError:
         raise CommandError(
             "the trace is nested too deeply to be shown here; its JSON can be had with curl"
@@ -43,8 +36,31 @@ def fetch_trace(base_url: str, project_id: str, token: str, trace_id: str) -> li
     return roots
 
 
-def _reason(response: Any) -> str:
+def _get(base_url: str, path: str, query: str, token: str) -> tuple[int, bytes]:
+    from . import _http
+
+    deadline = _http.Deadline(TIMEOUT)
     try:
-        return str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):
+        target = _http.Target.of(base_url + path)
+        with closing(_http.connect(target, _http.Roots(), deadline)) as connection:
+            answer = connection.exchange(
+                memoryview(
+                    connection.head("GET", f"{target.path}?{query}")
+                    + b"accept: application/json\r\naccept-encoding: identity\r\nconnection: close\r\n"
+                    + f"authorization: Bearer {token}\r\n\r\n".encode("ascii")
+                ),
+                deadline,
+                MAX_TRACE_BYTES,
+            )
+    except _http.ERRORS as error:
+        raise CommandError(f"cannot reach {base_url}: {type(error).__name__}: {error}") from None
+    if not answer.whole:
+        raise CommandError("the trace is larger than 256 MiB; its JSON can be had with curl")
+    return answer.status, answer.body
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "no reason given"

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote_plus, unquote_plus
 
-from ._encode import text_of
-from ._pairs import Pairs
+from ._encode import items_of, text_of
+from ._pairs import NAMING, VALUED, Pairs
 from ._secrets import REDACTED, is_card, redact_text
 
 __all__ = ["BUILT_IN", "REDACTED", "Redactor", "redact_text"]
@@ -35,6 +35,13 @@ MAX_NAME: Final = 256
 """Characters of a name that are compared, from its end."""
 MAX_SHORT_NAME: Final = 32
 """Characters of a name that is remembered; keys and tokens are longer."""
+
+_ARGUMENT: Final = r"[\w.\-\[\]]{1,64}"
+"""What can be the name of the item after it: no white space."""
+_NUMBER: Final = "0123456789_-.[]"
+"""What may follow a name: `password2`, `token[0]`."""
+_TELLING: Final = frozenset({"loc"}) | NAMING
+_TEXTS: Final = frozenset({str, bytes})
 
 # `apiKey`, `APIKey`
 _HUMP: Final = r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
@@ -126,9 +133,17 @@ class Redactor:
         return part if found == plain else quote_plus(found, safe="[]")
 
     def _is_sensitive(self, name: str) -> bool:
-        # The last part of `customer.iban` and `user[iban]` is the field.
+        # The last part of `customer.iban` and `user[iban]` is the field; so is the first of `password[0]`.
         if _joined(name) in self._names or any(map(self._names.__contains__, _last_part(name))):
             return True
+        if "[" in name and self.is_sensitive(name.partition("[")[0]):
+            return True
+        bare = name.rstrip(_NUMBER)
+        numbered = bare != name and not bare.lower().endswith("auth")  # Auth0 is a company
+        return self._ends_as_one(name) or (numbered and self._ends_as_one(bare))
+
+    def _ends_as_one(self, name: str) -> bool:
+        """Whether the last words of the name are a built-in one."""
         words = [word.lower() for part in re.findall(r"[^\W_]+", name) for word in re.split(_HUMP, part)]
         endings = ("".join(words[first:]) for first in range(len(words)))
         return any(ending in self._endings for ending in endings)
@@ -149,30 +164,51 @@ class Redactor:
             done[id(value)] = "…"  # what holds itself
             if isinstance(value, dict):
                 done[id(value)] = self._mapping(value, depth - 1, done)
+            elif isinstance(value, list | tuple):
+                done[id(value)] = self._items(items_of(value), depth - 1, done)
             else:
-                done[id(value)] = [self._value(item, depth - 1, done) for item in list(value)]
+                done[id(value)] = [self._value(item, depth - 1, done) for item in items_of(value)]
         return done[id(value)]
 
     def _mapping(self, value: dict[Any, Any], depth: int, done: dict[int, Any]) -> dict[str, Any]:
-        items = [(text_of(key), item) for key, item in list(value.items())]
+        items = [(text_of(key), item) for key, item in list(dict.items(value))]
+        told = {name.lower(): item for name, item in items if name.lower() in _TELLING}
         # pydantic, and so FastAPI's answer 422, says in `loc` which field was wrong and quotes its `input`.
-        where = value.get("loc")
+        where = told.get("loc")
         wrong = where if isinstance(where, list | tuple) else ()
-        secret_input = any(type(name) is str and self.is_sensitive(name) for name in wrong)
+        hidden = {"input"} if any(type(name) is str and self.is_sensitive(name) for name in wrong) else set()
+        # HAR, Postman and many others: `{"name": "authorization", "value": "..."}`
+        if any(self._names_an_item(told.get(key)) for key in NAMING):
+            hidden |= VALUED
         return {
-            self._name(name): REDACTED
-            if secret_input and name == "input"
-            else self._named(name, item, depth, done)
+            self._name(name): self._named(name, item, depth, done, hidden=name.lower() in hidden)
             for name, item in items
         }
+
+    def _items(self, items: list[Any], depth: int, done: dict[int, Any]) -> list[Any]:
+        """The items of a list; a name may be one of them, and its value the next, as in lists of headers."""
+        found: list[Any] = []
+        pairs = len(items) == 2 or (len(items) % 2 == 0 and all(type(item) in _TEXTS for item in items))
+        hidden = False
+        for place, item in enumerate(items):
+            found.append(self._named("", item, depth, done, hidden=hidden))
+            option = type(item) is str and item[:2] == "--"
+            hidden = ((pairs and place % 2 == 0) or option) and self._names_an_item(item)
+        return found
+
+    def _names_an_item(self, item: Any) -> bool:
+        name = item.decode("latin-1") if type(item) is bytes else item
+        return type(name) is str and bool(re.fullmatch(_ARGUMENT, name)) and self.is_sensitive(name)
 
     def _name(self, name: str) -> str:
         return self._short_name(name) if len(name) <= MAX_SHORT_NAME else self.text(name)
 
-    def _named(self, name: str, value: Any, depth: int, done: dict[int, Any]) -> Any:
+    def _named(self, name: str, value: Any, depth: int, done: dict[int, Any], *, hidden: bool) -> Any:
         # Neither of these is anyone's secret; `time_to_first_token` is a number of seconds.
         harmless = value is None or type(value) is bool or type(value) is float
-        return REDACTED if not harmless and self.is_sensitive(name) else self._value(value, depth, done)
+        if not harmless and (hidden or self.is_sensitive(name)):
+            return REDACTED
+        return self._value(value, depth, done)
 
     def _json(self, text: str) -> str:
         """JSON text without what its names say; the text as it was where that is nothing, or it is none."""

@@ -12,7 +12,8 @@ from typing import Final
 
 REDACTED: Final = "[REDACTED]"
 
-_START: Final = r"(?<![A-Za-z0-9])"
+# The beginning of a word; also after `%3D`, and after `\n` as `repr` writes it.
+_START: Final = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 
 # What must stand in a text for the pattern to be tried at all, and the pattern. Providers shorten a key
 # they quote with asterisks, which is why these are part of a key here.
@@ -47,6 +48,9 @@ _KINDS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     ),
     # user:password@ in an address; a password may hold anything but a slash and white space
     (("://",), r"(?<=://)(?:[^\s/?#@:\"'<>]*+:[^\s/\"'<>]*|[^\s/?#@\"'<>]++)(?=@)"),
+    (("%3A%2F%2F", "%3a%2f%2f"), r"(?<=%3[Aa]%2[Ff]%2[Ff])(?:[^\s/?#@%\"'<>&]|%(?!40|2[Ff]))++(?=%40)"),
+    # The same, cut off before the @. What may be a port stays.
+    (("://",), r"(?<=://)[^\s/?#@:\"'<>\[]++:(?![0-9]{0,5}\Z)[^\s/@\"'<>]++\Z"),
 )
 
 # Not inside a word or after a decimal point, and no later group of a UUID.
@@ -108,8 +112,9 @@ def _without_cards(match: re.Match[str]) -> str:
 
 def _card_from(run: str, groups: list[tuple[int, int]], first: int) -> int | None:
     """The last group of a card number that begins with the group `first`; None where none does."""
-    end_of_all = groups[min(first + MAX_GROUPS, len(groups)) - 1][1]
-    if end_of_all - groups[first][0] < 13 or run[groups[first][0]] not in "23456":
+    last = min(first + MAX_GROUPS, len(groups)) - 1
+    # Between two groups is a sign or more.
+    if groups[last][1] - groups[first][0] - (last - first) < 13 or run[groups[first][0]] not in "23456":
         return None
     found, digits = None, ""
     for number in range(first, min(len(groups), first + MAX_GROUPS)):

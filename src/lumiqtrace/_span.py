@@ -28,12 +28,12 @@ from ._context import (
 from ._encode import text_of
 from ._event import SPAN_KINDS, Event, Usage, iso_timestamp, new_event_id, new_span_id
 from ._guard import Guard, logger
-from ._marks import MAX_MESSAGE, SESSION_ID, USER_ID, Marks, mark_trace, shorten, status_of
+from ._marks import SESSION_ID, USER_ID, Marks, mark_trace, shorten, status_of
 
 if TYPE_CHECKING:
     from ._propagation import RemoteContext
 
-__all__ = ["MAX_MESSAGE", "Span", "kind_of", "request_span", "shorten", "span", "status_of"]
+__all__ = ["Span", "kind_of", "request_span", "shorten", "span", "status_of"]
 
 _living: Final = Guard("beginning and ending a span", limit=None)
 

@@ -31,6 +31,7 @@ _STYLES: Final = {
     "rate_limited": "yellow",
     "cancelled": "dim",
 }
+_STATES: Final = {"ok": "green", "note": "dim", "warning": "yellow", "failure": "bold red"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,13 @@ def console(*, stderr: bool = False) -> Console:
     """A console; where nobody watches, wide enough that no column is cut."""
     found = Console(stderr=stderr, highlight=False)
     return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=160)
+
+
+def finding_text(lines: list[str], state: str) -> Text:
+    """The lines of a finding of `lumiqtrace doctor`, its state in colour."""
+    text = Text("\n".join(lines), overflow="fold")
+    text.stylize(_STATES.get(state, "white"), 0, len(state))
+    return text
 
 
 class TraceView:

@@ -1,4 +1,4 @@
-"""The command line: `lumiqtrace demo | serve | traces | projects`, also as `python -m lumiqtrace`.
+"""The command line, also as `python -m lumiqtrace`: demo, serve, doctor, traces, losses, projects.
 
 A mistake is one sentence on standard error and exit status 1; a wrong option is status 2.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ._config import LumiqConfig
 from ._errors import CommandError, ConfigError, MissingExtraError
+from ._finding import Finding
 from ._version import __version__
 
 
@@ -84,6 +85,53 @@ def _show_trace(parsed: argparse.Namespace) -> None:
     console().print(TraceView(roots))
 
 
+def _show_losses(parsed: argparse.Namespace) -> None:
+    from ._loss_view import fetch_losses, sentences
+
+    base_url = LumiqConfig.from_options({"base_url": parsed.base_url}).base_url
+    project = _required(parsed.project, "--project", "LUMIQTRACE_PROJECT_ID")
+    token = _required(parsed.token, "--token", "LUMIQTRACE_READ_TOKEN")
+    losses = fetch_losses(base_url, project, token)
+    if parsed.json:
+        print(json.dumps(losses, indent=2, ensure_ascii=False))
+        return
+    print("\n".join(sentences(losses)))
+
+
+def _doctor(parsed: argparse.Namespace) -> None:
+    from ._doctor import examine
+    from ._finding import FAILURE
+
+    findings: list[Finding] = []
+    for finding in examine(parsed.base_url, parsed.timeout):
+        findings.append(finding)
+        if not parsed.json:
+            _show_finding(finding)
+    if parsed.json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=2, ensure_ascii=False))
+    if failed := [finding.step for finding in findings if finding.state == FAILURE]:
+        raise CommandError(f"events cannot be delivered: {', '.join(failed)}")
+
+
+def _show_finding(finding: Finding) -> None:
+    if find_spec("rich") is None:
+        print(*finding.lines(), sep="\n", flush=True)
+        return
+    from ._terminal import console, finding_text
+
+    console().print(finding_text(finding.lines(), finding.state), soft_wrap=True)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0 and up to 600")
+    return seconds
+
+
 def _required(value: str | None, option: str, variable: str) -> str:
     found = value or os.environ.get(variable)
     if not found:
@@ -114,15 +162,24 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--monthly-events", type=int, metavar="N", help="events a project may store a month")
     serve.set_defaults(run=_serve)
 
+    doctor = commands.add_parser("doctor", help="check every step from the options to an accepted event")
+    doctor.add_argument("--base-url", metavar="URL", help="the server (LUMIQTRACE_BASE_URL)")
+    doctor.add_argument(
+        "--timeout", type=_seconds, default=10.0, metavar="SECONDS", help="for each step that waits (10)"
+    )
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    doctor.set_defaults(run=_doctor)
+
+    losses = commands.add_parser("losses", help="say what a project's services lost")
+    _add_access(losses)
+    losses.set_defaults(run=_show_losses)
+
     traces = commands.add_parser("traces", help="read traces")
     show = traces.add_subparsers(required=True, metavar="COMMAND").add_parser(
         "show", help="print one trace as a tree"
     )
     show.add_argument("trace_id", metavar="TRACE_ID")
-    show.add_argument("--json", action="store_true", help="print it as JSON")
-    show.add_argument("--base-url", metavar="URL", help="the server (LUMIQTRACE_BASE_URL)")
-    show.add_argument("--project", metavar="ID", help="the project (LUMIQTRACE_PROJECT_ID)")
-    show.add_argument("--token", metavar="TOKEN", help="its read token (better in LUMIQTRACE_READ_TOKEN)")
+    _add_access(show)
     show.set_defaults(run=_show_trace)
 
     projects = commands.add_parser("projects", help="manage projects")
@@ -133,3 +190,11 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--data", type=Path, metavar="FOLDER", help="where the server's database is kept")
     create.set_defaults(run=_create_project)
     return parser
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    """What reading a project's data from a server takes."""
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--base-url", metavar="URL", help="the server (LUMIQTRACE_BASE_URL)")
+    parser.add_argument("--project", metavar="ID", help="the project (LUMIQTRACE_PROJECT_ID)")
+    parser.add_argument("--token", metavar="TOKEN", help="its read token (better in LUMIQTRACE_READ_TOKEN)")

@@ -81,7 +81,10 @@ def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
     before = path.read_bytes()
-    with pytest.raises(ServerError, match=r"newer lumiqtrace \(schema 2; this one knows 1\): upgrade"):
+    with pytest.raises(
+        ServerError,
+        match=rf"newer lumiqtrace \(schema {SCHEMA_VERSION + 1}; this one knows {SCHEMA_VERSION}\): upgrade",
+    ):
         SqliteStore(path)
     assert path.read_bytes() == before
 

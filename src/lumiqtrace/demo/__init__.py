@@ -16,8 +16,9 @@ from typing import Any
 
 from .._api import flush, init, shutdown
 from .._errors import CommandError, MissingExtraError
+from .._event import MAX_MESSAGE
 from .._reader import fetch_trace
-from .._span import shorten
+from .._redact import redact_text
 
 
 def run(*, live: bool, leave: bool) -> None:
@@ -42,7 +43,7 @@ def run(*, live: bool, leave: bool) -> None:
             trace_id = _traced_answer(server, options)
         except openai.OpenAIError as error:
             raise CommandError(
-                f"the model provider failed: {type(error).__name__}: {shorten(str(error))}"
+                f"the model provider failed: {type(error).__name__}: {redact_text(str(error))[:MAX_MESSAGE]}"
             ) from error
         _show(server, trace_id)
         if not leave:

@@ -15,8 +15,8 @@ from .._guard import Guard
 from .._propagation import extract
 from .._span import request_span
 from ._asgi_exchange import AsgiApp, Exchange, Message, Receive, Scope, Send, header_of, name_of
+from ._flushing import flush_is_due
 from ._http import Exclude, excluder, flushes_in_request, recording_client, redactor_of, rules
-from ._sigterm import deliver_on_sigterm
 
 TRACED: Final = "lumiqtrace"
 """The key in a scope that says that a middleware further out traces the request."""
@@ -54,8 +54,6 @@ class AsgiMiddleware:
         self._trusting = trust_incoming_trace
         self._redactor = redactor_of(config)
         self._flush_in_request = flushes_in_request(flush)
-        if config is None or config.active:
-            deliver_on_sigterm()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -94,7 +92,7 @@ class AsgiMiddleware:
         exchange = Exchange(span, scope, receive, send, config)
         exchange.redactor = self._redactor
         exchange.shows_id = self._response_header
-        if self._flush_in_request:
+        if self._flush_in_request and not flush_is_due():
             exchange.flush = flush_quietly
         exchange.begin()
         return exchange

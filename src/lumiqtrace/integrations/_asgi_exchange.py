@@ -82,7 +82,10 @@ class Exchange:
                 await self.flush()
             raise
         else:
+            ended = self._ended
             _ending(self._returned)
+            if self.flush is not None and not ended:
+                await self.flush()
         finally:
             self._leave()
 

@@ -13,8 +13,8 @@ from .._config import LumiqConfig
 from .._guard import Guard
 from .._propagation import extract
 from .._span import Span, request_span
+from ._flushing import flush_is_due
 from ._http import Exclude, excluder, flushes_in_request, recording_client, redactor_of, rules, span_name
-from ._sigterm import deliver_on_sigterm
 from ._wsgi_exchange import REQUEST_KEY, Environ, Exchange, StartResponse, WsgiApp
 
 _beginning: Final = Guard("beginning a request's span", limit=None)
@@ -45,8 +45,6 @@ class WsgiMiddleware:
         self._trusting = trust_incoming_trace
         self._flush_in_request = flushes_in_request(rules(config).flush)
         self._redactor = redactor_of(config)
-        if config is None or config.active:
-            deliver_on_sigterm()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         exchange = _beginning(self._begin, environ, start_response)
@@ -68,7 +66,7 @@ class WsgiMiddleware:
         if self._excluded is not None and self._excluded(path):
             return None
         exchange = Exchange(self._span(client, environ, path), environ, start_response, config)
-        exchange.flushes = self._flush_in_request
+        exchange.flushes = self._flush_in_request and not flush_is_due()
         exchange.shows_id = self._response_header
         exchange.redactor = self._redactor
         exchange.begin()

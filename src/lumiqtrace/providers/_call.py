@@ -18,7 +18,6 @@ from .._context import Labels, SpanContext, Trace, ambient, begin_trace, current
 from .._encode import MAX_PROMPT, cut, text_of
 from .._event import Event, Usage, iso_timestamp, new_event_id, new_span_id, new_trace_id
 from .._guard import Guard
-from .._redact import redact_text
 from .._span import shorten
 from ._answer import Answer, Route, fields, text
 from ._failure import Failure, failure_of
@@ -174,8 +173,8 @@ class Call:
             self._labels.put_on(event)
         self._conclude(event, answer)
         if answer.spoken is not None:
-            event.prompt = None if self._prompt is None else _shown(canonical(self._prompt))
-            event.completion = _shown("".join(answer.spoken)) if answer.spoken else None
+            event.prompt = None if self._prompt is None else self._shown(canonical(self._prompt))
+            event.completion = self._shown("".join(answer.spoken)) if answer.spoken else None
         return event
 
     def _conclude(self, event: Event, answer: Answer) -> None:
@@ -191,6 +190,10 @@ class Call:
         if not answer.has_usage:
             event.tags["usage"] = "missing"
 
+    def _shown(self, document: str) -> str:
+        """A prompt or completion fit to leave the process. Redacted first: a key cut in half is not found."""
+        return cut(self.client.redactor.looked_at(document[: 2 * MAX_PROMPT]), MAX_PROMPT)
+
 
 def _sampled_trace(client: Client) -> Trace | None:
     rate = client.config.sample_rate
@@ -202,8 +205,3 @@ def _hash(prompt: Any) -> str | None:
     if prompt is None:
         return None
     return hashlib.sha256(canonical(prompt).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _shown(document: str) -> str:
-    """A prompt or completion fit to leave the process. Redacted first: a key cut in half is not found."""
-    return cut(redact_text(document[: 2 * MAX_PROMPT]), MAX_PROMPT)

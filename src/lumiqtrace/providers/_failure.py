@@ -54,7 +54,7 @@ def is_rate_limit(code: str | None) -> bool:
 def error_code(body: Any) -> str | None:
     """The code of an error object as providers write it; the type where it has none, the outer one last."""
     inner = pick(body, "error")
-    for node in (inner, body) if type(inner) is dict else (body,):
+    for node in (inner, body) if issubclass(type(inner), dict) else (body,):
         for key in ("code", "type", "status"):
             value = pick(node, key)
             if isinstance(value, str) and value and value != "error":
@@ -64,7 +64,7 @@ def error_code(body: Any) -> str | None:
 
 def _code(error: BaseException) -> str | None:
     body = getattr(error, "body", None)
-    if type(body) is dict and (found := error_code(body)):
+    if issubclass(type(body), dict) and (found := error_code(body)):
         return found
     for key in ("code", "type", "status"):
         value = getattr(error, key, None)

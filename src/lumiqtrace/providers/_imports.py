@@ -6,18 +6,21 @@ import. Ours, because the library for this takes 3.5 ms to load, of the 10 that 
 
 from __future__ import annotations
 
-import importlib
+import importlib._bootstrap
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Final
 
 Action = Callable[[ModuleType], object]
+Wait = Callable[[str], object]
 
 _waiting: Final[dict[str, list[Action]]] = {}
+
+# What the interpreter calls itself to wait for another thread's import; it knows of circles.
+_wait: Final[Wait] = getattr(importlib._bootstrap, "_lock_unlock_module", lambda _name: None)
 
 
 def when_imported(name: str, action: Action) -> None:
@@ -26,15 +29,22 @@ def when_imported(name: str, action: Action) -> None:
     `action` must not raise; the import is the application's.
     """
     module = sys.modules.get(name)
-    if module is not None:
-        if getattr(module.__spec__, "_initializing", False):
-            with suppress(Exception):  # another thread imports it right now, and hears of it if that fails
-                importlib.import_module(name)
+    if module is not None and not getattr(module.__spec__, "_initializing", False):
         action(module)
         return
     _waiting.setdefault(name, []).append(action)
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
+    # Another thread may have asked the finders before ours was one of them.
+    _wait(name)
+    module = sys.modules.get(name)
+    if module is not None:
+        _act(module, name)
+
+
+def _act(module: ModuleType, name: str) -> None:
+    for action in _waiting.pop(name, ()):  # taken at once: of two threads, one acts
+        action(module)
 
 
 class _Finder:
@@ -84,8 +94,7 @@ class _Loader:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        for action in _waiting.pop(module.__name__, ()):
-            action(module)
+        _act(module, module.__name__)
 
 
 _finder: Final = _Finder()

@@ -2,12 +2,11 @@
 
 The same wrappers as those of the patches, in instances of their own. They record nothing outside such a
 span, and leave alone what a patch or a wrapped client records as an event of its own. WebSocket sessions
-are recorded by the patches alone.
+and runs of assistants are recorded by the patches alone.
 """
 
 from __future__ import annotations
 
-import threading
 from contextlib import suppress
 from typing import Any, Final
 
@@ -51,6 +50,7 @@ class _Listening(Instrumentation):
 
 class _OpenAI(_Listening, openai._OpenAI):
     _patched = openai._instrumentation
+    begin = StainlessInstrumentation.begin  # no runs, which may end long after the span
 
 
 class _Anthropic(_Listening, StainlessInstrumentation):
@@ -84,27 +84,27 @@ _ALL: Final[tuple[_Listening, ...]] = (
     _LaterInteractions(),
 )
 
-_starting: Final = threading.Lock()
 _started = False
 
 
 def listen() -> None:
-    """Hear of the calls of every library that is installed; idempotent. Imports none of them."""
+    """Hear of the calls of every library that is installed; idempotent. Imports none of them.
+
+    A library that came while nobody could hear of it, in the middle of its import, is heard from the next
+    time on.
+    """
     global _started  # noqa: PLW0603 - once a process
-    if _started:
+    if _started and not any(library.misses for library in _ALL):
         return
-    with _starting:
-        if not _started:
-            for library in _ALL:
-                with suppress(MissingExtraError):
-                    library.install()
-            _started = True
+    for library in _ALL:
+        with suppress(MissingExtraError):
+            library.install()
+    _started = True
 
 
 def deafen() -> None:
     """Put the libraries' own methods back."""
     global _started  # noqa: PLW0603
-    with _starting:
-        for library in _ALL:
-            library.remove()
-        _started = False
+    for library in _ALL:
+        library.remove()
+    _started = False

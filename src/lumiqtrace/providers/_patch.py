@@ -85,16 +85,21 @@ class Patch(ABC):
         if self._wanted:
             self._guard(self._attach)
 
+    @property
+    def misses(self) -> bool:
+        """Whether the library is there, and nothing of it has been replaced."""
+        return not self._replaced and self._package in sys.modules
+
     def _attach(self) -> None:
-        ours = {id(wrapper) for *_, wrapper in self._replaced}
+        """Without a lock, which a fork could find taken: what two threads wrap at once is wrapped once."""
         for target in self._targets:
             base = _loaded(target)
             for owner in _owners(base, target.method) if base else ():
                 original = owner.__dict__[target.method]
-                if id(original) not in ours:
+                if all(wrapper is not original for *_, wrapper in self._replaced):
                     wrapper = self._wrapper(original, is_async=target.is_async)
-                    setattr(owner, target.method, wrapper)
                     self._replaced.append((owner, target.method, original, wrapper))
+                    setattr(owner, target.method, wrapper)
 
     @abstractmethod
     def _wrapper(self, original: Any, *, is_async: bool) -> Any:

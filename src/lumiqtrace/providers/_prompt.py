@@ -70,9 +70,9 @@ def _copied(value: Any, sizes: list[int]) -> Any:
         sizes.append(len(value))
         return value
     sizes.append(_OVERHEAD)
-    if kind is dict:
-        copy = value.copy()
-        for key, item in value.items():
+    if issubclass(kind, dict):
+        copy = dict(dict.items(value))  # a framework's own dict too, and none of its methods
+        for key, item in dict.items(value):
             if type(item) is str:  # most are; a call for each would be half of the time
                 sizes.append(len(item))
             else:
@@ -80,6 +80,8 @@ def _copied(value: Any, sizes: list[int]) -> Any:
         return copy
     if kind is list or kind is tuple:
         return [_copied(item, sizes) for item in value]
+    if issubclass(kind, list):
+        return [_copied(item, sizes) for item in list.__iter__(value)]
     return value
 
 

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from .._client import Client
 from .._guard import Guard
-from ._answer import Answer
 from ._call import Call
 from ._eventstream import FrameStream
 from ._failure import failure_of
@@ -114,7 +113,7 @@ class Tap:
         self.busy = False
         self.reading: weakref.ref[Any] | None = None
         self.read_by: tuple[int, int | None] | None = None
-        self._ref = weakref.ref(self)
+        self._ref: weakref.ref[Tap] = weakref.ref(self)
         _open.add(self._ref)
 
     def keep(self, chunk: bytes) -> None:
@@ -171,7 +170,7 @@ class Tap:
         call, events = self._call, self._events
         if call is None or events is None or self.read_by is None:
             return False
-        seen, known = Answer(), call.answer
+        seen, known = type(call.answer)(), call.answer
         seen.finish_reason, seen.complete = known.finish_reason, known.complete
         seen.has_usage = known.has_usage
         for payload in events.copy().feed(joined(self.pieces[:])):

@@ -200,6 +200,9 @@ _instrumentation: Final = StainlessInstrumentation("anthropic", _route, origin)
 def patch_anthropic() -> None:
     """Record every model call made with the `anthropic` library, by clients made before or after.
 
+    Sessions of managed agents make no event: the service makes their calls, and tells their sums to any
+    number of observers.
+
     Idempotent; before or after `init`; before `import anthropic` it acts when that is imported. Raises
     MissingExtraError (an ImportError) where the library is not installed.
     """

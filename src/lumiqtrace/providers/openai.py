@@ -9,7 +9,10 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from .._client import before_flush
+from ._call import Call
 from ._openai_routes import route_of
+from ._openai_runs import begin as begin_run
+from ._openai_runs import settle_runs
 from ._origin import origin
 from ._stainless import StainlessInstrumentation
 from ._stream_usage import asking, asking_async
@@ -23,6 +26,11 @@ class _OpenAI(StainlessInstrumentation):
     def sending(self, original: Callable[..., Any], *, is_async: bool) -> Callable[..., Any]:
         return asking_async(original) if is_async else asking(original)
 
+    def begin(self, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        if "/runs" in request.url:
+            return begin_run(request, client.base_url, self._origin)
+        return super().begin(client, request, args, kwargs)
+
 
 _instrumentation: Final = _OpenAI("openai", route_of, origin)
 
@@ -30,10 +38,14 @@ _instrumentation: Final = _OpenAI("openai", route_of, origin)
 def patch_openai() -> None:
     """Record every model call made with the `openai` library, by clients made before or after.
 
+    A run of an assistant is one event, when an answer to this process tells its end. Sessions of hosted
+    agents make none: what they use is told in sums that still change, to any number of observers.
+
     Idempotent; before or after `init`; before `import openai` it acts when that is imported. Raises
     MissingExtraError (an ImportError) where the library is not installed.
     """
     before_flush(settle)
+    before_flush(settle_runs)
     _instrumentation.install()
     for connections in WEBSOCKETS:
         connections.install()
@@ -54,5 +66,6 @@ def wrap_openai(client: T) -> T:
     no such client.
     """
     before_flush(settle)
+    before_flush(settle_runs)
     _instrumentation.wrap_own(client)
     return client

@@ -1,4 +1,4 @@
-"""The ASGI application: three routes, and every error as `{"error": "..."}`.
+"""The ASGI application: four routes, and every error as `{"error": "..."}`.
 
 The store belongs to the application: when the server that runs it shuts down, what was accepted is
 committed and the store is closed.
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .early import CloseAfterEarlyAnswer
 from .ingest import Ingest
 from .limits import RateLimit
+from .losses import Losses
 from .storage.base import Store
 from .traces import Traces
 
@@ -52,6 +53,7 @@ def create_app(
         routes=[
             Route("/v1/ingest", ingest.post, methods=["POST"]),
             Route("/v1/traces/{trace_id:anything}", Traces(store).get),
+            Route("/v1/losses", Losses(store).get),
             Route("/healthz", health),
         ],
         middleware=[Middleware(CloseAfterEarlyAnswer), Middleware(_InternalErrors)],

@@ -23,7 +23,8 @@ from .body import HeldBytes, read_body
 from .errors import QuotaExceededError, StorageError
 from .limits import RateLimit
 from .lines import BadLineError, numbered_lines, parse_line
-from .storage.base import NewEvent, Store
+from .losses import HEADER, parse_report
+from .storage.base import LossReport, NewEvent, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Ingest:
         events, errors = await self._read(request, key)
         if not events:
             return _nothing_valid(errors)
-        await self._store_durably(project, events)
+        await self._store_durably(project, events, parse_report(request.headers.get(HEADER)))
         answer: dict[str, Any] = {"accepted": len(events)}
         return JSONResponse(answer | {"errors": errors} if errors else answer, 202)
 
@@ -57,9 +58,10 @@ class Ingest:
         if wait := self.rate.wait(key):
             raise HTTPException(429, "Rate limit exceeded", {"Retry-After": str(math.ceil(wait))})
 
-    async def _store_durably(self, project: str, events: list[NewEvent]) -> None:
+    async def _store_durably(self, project: str, events: list[NewEvent], losses: LossReport | None) -> None:
         try:
-            await asyncio.wrap_future(self.store.write(project, events, monthly_events=self.monthly_events))
+            stored = self.store.write(project, events, monthly_events=self.monthly_events, losses=losses)
+            await asyncio.wrap_future(stored)
         except StorageError as exc:
             raise _retry_later(exc) from exc
 

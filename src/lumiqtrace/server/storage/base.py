@@ -1,4 +1,4 @@
-"""What the server needs of a storage, and the two shapes that cross that line.
+"""What the server needs of a storage, and the shapes that cross that line.
 
 An event is stored as the JSON object its sender wrote. Beside it stand only the columns that find it:
 nothing is said twice, and a field the server does not know is as safe as one it does.
@@ -6,7 +6,7 @@ nothing is said twice, and a field the server does not know is as safe as one it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
@@ -34,6 +34,37 @@ class StoredSpan(NamedTuple):
     span_id: str
     parent_span_id: str | None
     body: bytes
+
+
+class LossReport(NamedTuple):
+    """What one process says it lost: counts by reason since it started, never smaller than those before."""
+
+    process: str
+    service: str | None
+    environment: str | None
+    dropped: Mapping[str, int]
+
+
+class Rise(NamedTuple):
+    """So many `events` more than were known are lost."""
+
+    project: str
+    service: str | None
+    environment: str | None
+    reason: str
+    events: int
+
+
+class Loss(NamedTuple):
+    """What a service lost for one reason, all its `processes` together; times are microseconds since 1970."""
+
+    service: str | None
+    environment: str | None
+    reason: str
+    events: int
+    processes: int
+    first_seen: int
+    last_seen: int
 
 
 class Project(NamedTuple):
@@ -67,17 +98,27 @@ class Store(Protocol):
         ...
 
     def write(
-        self, project: str, events: Sequence[NewEvent], *, monthly_events: int | None = None
+        self,
+        project: str,
+        events: Sequence[NewEvent],
+        *,
+        monthly_events: int | None = None,
+        losses: LossReport | None = None,
     ) -> Future[None]:
-        """Done when all the events are durable; those stored before are stored already.
+        """Done when all the events, and the sender's `losses`, are durable.
 
-        Raises StorageError, or fails with it, having stored none: QuotaExceededError when the project would
-        have more than `monthly_events` new ones this month.
+        Events stored before are stored already, and of losses the larger count is kept. Raises StorageError,
+        or fails with it, having stored none of the events: QuotaExceededError when the project would have
+        more than `monthly_events` new ones this month.
         """
         ...
 
     def trace(self, project: str, trace_id: str) -> list[StoredSpan]:
         """The spans of a trace by timestamp, those of the same time as they came; none is no such trace."""
+        ...
+
+    def losses(self, project: str) -> list[Loss]:
+        """What was reported lost, the one reported last first."""
         ...
 
     def close(self) -> None:

@@ -31,7 +31,9 @@ from sqlalchemy.exc import DatabaseError
 
 from lumiqtrace.server.errors import ServerError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2 added the table of losses."""
+
 LOCK_SECONDS: Final = 5.0
 """How long a statement waits for another process's lock."""
 
@@ -81,6 +83,20 @@ usage = Table(
     Column("events", Integer, nullable=False),
 )
 
+# One row is one process's count, which only grows. Without the rows of old processes the table is bounded.
+losses = Table(
+    "losses",
+    _metadata,
+    Column("project", String, primary_key=True),
+    Column("process", String, primary_key=True),
+    Column("reason", String, primary_key=True),
+    Column("service", String),
+    Column("environment", String),
+    Column("events", Integer, nullable=False),
+    Column("first_seen", Integer, nullable=False),
+    Column("last_seen", Integer, nullable=False),
+)
+
 
 def open_file(path: Path) -> tuple[Engine, Engine]:
     """Engines for reading and for writing; the file is made when it is not there. Raises ServerError."""
@@ -109,7 +125,8 @@ def _prepare(connection: Connection, path: Path) -> None:
             f"{path} was written by a newer lumiqtrace (schema {version}; this one knows {SCHEMA_VERSION}): "
             "upgrade with pip install -U 'lumiqtrace[server]'"
         )
-    if version == 0:
+    if version < SCHEMA_VERSION:
+        # Whatever is missing is made; so far a newer schema only ever had tables more.
         _metadata.create_all(connection)
         connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
 

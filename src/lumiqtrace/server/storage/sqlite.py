@@ -23,8 +23,10 @@ from sqlalchemy.exc import OperationalError
 
 from lumiqtrace.server.credentials import Credentials, digest, new_credentials, shown
 from lumiqtrace.server.errors import QuotaExceededError, ServerError, StorageError, UnavailableError
+from lumiqtrace.server.loss_log import LossLog
 
-from .base import NewEvent, Project, StoredSpan
+from .base import Loss, LossReport, NewEvent, Project, Rise, StoredSpan
+from .losses import note_losses, read_losses
 from .schema import credentials, events, open_file, projects, usage
 from .writer import Batch, GroupWriter
 
@@ -57,6 +59,7 @@ class SqliteStore:
         self._unwell_until = 0.0
         self._next_checkpoint = 0.0
         self._closed = False
+        self._say_losses = LossLog(_log.warning)
 
     def create_project(self, name: str) -> Credentials:
         made = new_credentials()
@@ -97,9 +100,14 @@ class SqliteStore:
         return self._writer.refusal()
 
     def write(
-        self, project: str, events: Sequence[NewEvent], *, monthly_events: int | None = None
+        self,
+        project: str,
+        events: Sequence[NewEvent],
+        *,
+        monthly_events: int | None = None,
+        losses: LossReport | None = None,
     ) -> Future[None]:
-        batch = Batch(project, events, monthly_events)
+        batch = Batch(project, events, monthly_events, losses)
         self._writer.submit(batch)
         return batch.done
 
@@ -112,6 +120,10 @@ class SqliteStore:
         with self._reading.connect() as connection:
             return [StoredSpan(*row) for row in connection.execute(query)]
 
+    def losses(self, project: str) -> list[Loss]:
+        with self._reading.connect() as connection:
+            return read_losses(connection, project)
+
     def close(self) -> None:
         if self._closed:
             return
@@ -122,13 +134,18 @@ class SqliteStore:
         self._writing.dispose()
 
     def _commit(self, group: Sequence[Batch]) -> list[StorageError | None]:
+        rises: list[Rise] = []
         try:
             with self._writing.begin() as connection:
                 outcomes = [_store(connection, batch) for batch in group]
+                for batch in group:
+                    if batch.losses is not None:
+                        rises += note_losses(connection, batch.project, batch.losses, _now())
         except OperationalError as exc:
             _log.error("cannot store events: %s", exc.orig)
             self._unwell_until = time.monotonic() + _PAUSE_SECONDS
             raise _unavailable() from exc
+        self._say_losses(rises)
         return outcomes
 
     def _bound_log(self) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from lumiqtrace.server.errors import QueueFullError, StorageError, UnavailableError
 
-from .base import NewEvent
+from .base import LossReport, NewEvent
 
 _MAX_WAITING_BATCHES: Final = 1000
 _MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
@@ -29,6 +29,7 @@ class Batch:
     project: str
     events: Sequence[NewEvent]
     monthly_events: int | None
+    losses: LossReport | None = None
     done: Future[None] = field(default_factory=Future)
 
     def size(self) -> int:

@@ -1,0 +1,154 @@
+"""Where a value begins and ends, in the notation in which it stands: quoted, bracketed, encoded, a block of
+lines, or bare. Time grows with the length of the value alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import unquote
+
+from ._secrets import REDACTED
+
+_WHOLE_LINE: Final = ("authorization", "cookie")
+"""The names whose values have spaces."""
+_MAX_INDENT: Final = 256
+
+QUOTE: Final = r"\"\"\"|'''|\\*[\"']|\\u002[27]|&quot;|&#3[49];|&#x2[27];|%(?:25){0,4}2[27]"
+_ENTITIES: Final = (("&quot;", '"'), ("&#34;", '"'), ("&#39;", "'"), ("&#x22;", '"'), ("&#x27;", "'"))
+
+Span = tuple[int, int]
+
+
+def plain(text: str) -> str:
+    """A few letters as they were before they were encoded: in URLs, however often, in JSON, in HTML."""
+    for _ in range(4):
+        if "%" not in text:
+            break
+        text = unquote(text)
+    if "\\u" in text:
+        text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
+    if "&" in text:
+        for entity, sign in _ENTITIES:
+            text = text.replace(entity, sign)
+    return text
+
+
+class Values:
+    """Finds values. Making one compiles its patterns."""
+
+    def __init__(self) -> None:
+        self._gap = re.compile(r"[=>]?[ \t]*").match
+        # After a quoted name, as in JSON, the value may stand in the next line.
+        self._wide_gap = re.compile(r"[=>]?(?:\s|\\{1,8}[nrt])*").match
+        self._encoded_gap = re.compile(r"(?:\+|%(?:25){0,4}(?:20|0[9AaDd]))*").match
+        self._opening = re.compile(rf"[bBrRuUfF]{{0,2}}({QUOTE})").match
+        self._bare = re.compile(r"[^\s&\"'<>]*").match
+        self._item = re.compile(r"[^\s,}\]\"'<>]*").match
+        self._harmless = re.compile(
+            r"(?:null|none|true|false|-?[0-9]+\.[0-9]+)(?=[\s,;&)\]}\"'<>]|\Z)", re.IGNORECASE
+        ).match
+        self._line = re.compile(r"[^\r\n]*").match
+        self._scheme = re.compile(
+            r"(?:(?:basic|bearer|digest|negotiate|token|apikey)[ \t]+)?", re.IGNORECASE
+        ).match
+        # Before a name that begins its line: `  - name`, `export NAME`.
+        self._margin = re.compile(r"([ \t]*(?:-[ \t]+)?)(?:export[ \t]+|set[ \t]+)?[\w.\-]+[ \t]*\Z").match
+        self._block = re.compile(r"(?:[|>][+\-0-9]{0,2})?[ \t]*(?:#[^\r\n]*)?\r?\n").match
+        self._block_line = re.compile(r"([ \t]*)([^\r\n]*)(?:\r?\n|\r|\Z)").match
+        self._inside = {
+            '"': re.compile(r"(?:[^\"\\]|\\.)*+", re.DOTALL).match,
+            "'": re.compile(r"(?:[^'\\]|\\.)*+", re.DOTALL).match,
+        }
+        # The closing quote may be missing: a quote that nothing closes is looked at once.
+        whole = r"\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?"
+        self._brackets = re.compile(whole + r"|[\[\]{}()]", re.DOTALL).finditer
+
+    def after(self, text: str, name: str, sign: re.Match[str], *, quoted: bool) -> Span:
+        """Where the value of `name` after the sign begins and ends, without its quotes."""
+        encoded = len(sign[0]) > 1
+        gap = self._encoded_gap if encoded else self._wide_gap if quoted else self._gap
+        start = _end(gap(text, sign.end()))
+        if opening := self._opening(text, start):
+            return opening.end(), self._closing(text, opening.end(), opening[1])
+        # What was redacted for its looks may be the beginning of a longer value.
+        rest = start + len(REDACTED) if text.startswith(REDACTED, start) else start
+        if text[rest : rest + 1] in ("{", "[", "("):
+            return start, self._closing_bracket(text, rest)
+        if name.lower().endswith(_WHOLE_LINE):
+            return start, _end(self._line(text, rest))
+        if not encoded and not quoted and (span := self._of_a_line(text, name, sign, start)):
+            return span
+        if self._harmless(text, start):
+            return start, start
+        # After a quoted name, as in JSON, a comma or a bracket ends a number.
+        bare = self._item if quoted and not encoded else self._bare
+        end = _end(bare(text, _end(self._scheme(text, rest))))
+        if encoded and (stop := text.find(sign[0][:-1].removesuffix("3") + "26", start, end)) >= 0:
+            end = stop
+        return start, end
+
+    def at(self, text: str, start: int) -> Span:
+        """The value that begins right at `start`, quoted or not."""
+        if opening := self._opening(text, start):
+            return opening.end(), self._closing(text, opening.end(), opening[1])
+        return start, _end(self._bare(text, start))
+
+    def _of_a_line(self, text: str, name: str, sign: re.Match[str], start: int) -> Span | None:
+        """The value of a name that begins its line: a block of lines below it, or, of a variable of the
+        environment, the line. None where it is neither.
+        """
+        at = sign.start()
+        block = self._block(text, start) if sign[0] == ":" else None
+        if block is None and not (sign[0] == "=" and name.isupper()):
+            return None
+        begin = max(text.rfind("\n", max(0, at - _MAX_INDENT), at) + 1, at - _MAX_INDENT, 0)
+        margin = self._margin(text[begin:at])
+        if margin is None:
+            return None
+        return (
+            self._below(text, block.end(), len(margin[1]))
+            if block
+            else (start, _end(self._line(text, start)))
+        )
+
+    def _below(self, text: str, at: int, indent: int) -> Span | None:
+        """The lines from `at` that are further in than `indent`."""
+        start = end = -1
+        while at < len(text):
+            line = self._block_line(text, at)
+            assert line is not None
+            if line[2]:
+                if len(line[1]) <= indent:
+                    break
+                start = line.start(2) if start < 0 else start
+                end = line.end(2)
+            at = line.end()
+        return (start, end) if start >= 0 else None
+
+    def _closing(self, text: str, at: int, opening: str) -> int:
+        """Where the quote ends that began just before `at`; the end of the text where it does not."""
+        if len(opening) == 1:
+            return _end(self._inside[opening](text, at))
+        end = text.find(opening, at)
+        while end > at and opening[0] == "\\" and text[end - 1] == "\\":
+            end = text.find(opening, end + len(opening))
+        return len(text) if end < 0 else end
+
+    def _closing_bracket(self, text: str, at: int) -> int:
+        """Where the bracket at `at` is closed; the end of the text where it is not."""
+        depth = 0
+        for sign in self._brackets(text, at):
+            if sign[0] in "([{":
+                depth += 1
+            elif sign[0] in ")]}":
+                depth -= 1
+                if depth == 0:
+                    return sign.end()
+        return len(text)
+
+
+def _end(match: re.Match[str] | None) -> int:
+    """The end of a match of a pattern that matches also where nothing is."""
+    assert match is not None
+    return match.end()
