@@ -485,6 +485,29 @@ def test_a_close_while_a_batch_is_built_counts_what_is_lost(exporters, caplog):
     assert "1 events were not delivered" in caplog.text
 
 
+def test_flushes_that_meet_at_the_threads_start_all_return_when_it_has_delivered(exporters):
+    def slowly(_events):
+        time.sleep(0.02)  # as a server does
+        return Reply(202, {})
+
+    for _ in range(40):
+        exporter = exporters(Wire(slowly), flush_interval=600)
+        together = threading.Barrier(8)
+        found = []
+
+        def flush(exporter=exporter, together=together, found=found):
+            together.wait()
+            exporter.submit(Note(0))
+            found.append(exporter.flush(50))
+
+        threads = [threading.Thread(target=flush) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        assert found == [True] * 8
+
+
 def test_a_send_on_the_calling_thread_keeps_the_flush_s_deadline(exporters, monkeypatch):
     def refuse(_self):
         raise RuntimeError("can't start new thread")

@@ -56,6 +56,9 @@ PROMPT: Final = 0.1
 LAST_WRITE: Final = 0.25
 """Seconds that a `close` takes beyond its timeout, at most, to have on disk what was just recorded."""
 
+_rand: Final = random.SystemRandom().random
+"""Not the generator of the process: its state is in the snapshot that many sandboxes are restored from."""
+
 
 class Exporter:
     """Delivers what `submit` was given. It makes no thread, no connection and no file before the first."""
@@ -74,7 +77,7 @@ class Exporter:
         spool: Spool | None = None,
         on_error: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
-        rand: Callable[[], float] = random.random,
+        rand: Callable[[], float] = _rand,
     ) -> None:
         self._clock = clock
         self._queue = EventQueue(max_queue_events, max_queue_bytes)
@@ -291,7 +294,10 @@ class Exporter:
                 break
             due = [until for until in (self._until_cut(), self._until_send()) if until is not None]
             pause = min([*due, deadline - self._clock()])
-            time.sleep(max(0.0, pause))
+            # Another caller may be starting the thread, which then settles it for us.
+            with outbox.lock:
+                if outbox.settled < target:
+                    outbox.lock.wait(max(0.0, pause))
 
     def _step(self, slept: bool, deadline: float | None = None) -> None:
         self._cut_step(slept, deadline)
