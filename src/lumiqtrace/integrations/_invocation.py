@@ -13,7 +13,7 @@ from .._config import LumiqConfig
 from .._context import Labels, SpanContext, ambient, current, enter, surround
 from .._guard import Guard
 from .._span import Span
-from ._flushing import FlushAtEnd
+from ._flushing import FlushAtEnd, begin_delivery
 from ._http import failure_code, is_failure, sample
 from ._wsgi_streams import Body
 
@@ -22,17 +22,29 @@ _ending: Final = Guard("ending a function's span", limit=None)
 
 
 class Invocation:
-    """Runs the function inside `span`, which `begin` begins.
+    """Runs the function inside `span`, which `begin` begins, and leaves the thread as it found it.
 
     `method` is that of an HTTP request, None for an event. `flushes`: deliver before the answer is complete,
-    within `timeout` seconds.
+    within `timeout` seconds; where that is no place to wait, begin to.
     """
 
-    __slots__ = ("_inside", "_method", "_outside", "_span", "_status", "_timeout", "ended", "flushes")
+    __slots__ = (
+        "_delivers",
+        "_inside",
+        "_method",
+        "_outside",
+        "_span",
+        "_status",
+        "_timeout",
+        "ended",
+        "flushes",
+    )
 
     def __init__(self, span: Span, method: str | None, *, flushes: bool, timeout: float | None) -> None:
         self.ended = False
         self.flushes = flushes
+        """Whether it may wait for the delivery; who gives a stream up takes that away."""
+        self._delivers = flushes
         self._span = span
         self._method = method
         self._timeout = timeout
@@ -51,10 +63,11 @@ class Invocation:
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            self.end(error)
+            self.failed(error)
             raise
         streamed = self._returned(result)
         if streamed is None:
+            self.pause()
             self.end()
             return result
         return streamed
@@ -63,10 +76,12 @@ class Invocation:
         try:
             result = await function(*args, **kwargs)
         except BaseException as error:
+            self.pause()
             await self.aend(error)
             raise
         streamed = self._returned(result)
         if streamed is None:
+            self.pause()
             await self.aend()
             return result
         return streamed
@@ -74,13 +89,13 @@ class Invocation:
     # ---- the end, told by the function or by its stream -------------------------------------------------
 
     def end(self, error: BaseException | None = None) -> None:
-        """End the span, once, and deliver; not where the process is being ended."""
-        if self._end(error) and self.flushes:
+        """End the span, once, and deliver; what is cancelled waits for nothing."""
+        if self._end(error):
             with FlushAtEnd(self._seconds):
                 pass
 
     async def aend(self, error: BaseException | None = None) -> None:
-        if self._end(error) and self.flushes:
+        if self._end(error):
             async with FlushAtEnd(self._seconds):
                 pass
 
@@ -100,18 +115,23 @@ class Invocation:
         return self._timeout
 
     def _end(self, error: BaseException | None) -> bool:
-        """Whether there is something to deliver now."""
+        """Whether to wait for the delivery now."""
         if self.ended:
             return False
         self.ended = True
-        answered = None if error is None else _ending(answer_of, error)
+        # An event is answered by nobody: whatever it raised was not meant as an answer.
+        answered = None if error is None or self._method is None else _ending(answer_of, error)
         if answered is not None:
             # How Flask and Starlette are told to answer with a status; below 500 nothing went wrong.
             _ending(self._note, answered)
         elif error is not None and self._method is not None:
             _ending(self._span.set_attribute, "http.status_code", 500)
         self._span.end(None if answered is not None else error)
-        return error is None or isinstance(error, Exception)
+        if self.flushes and (error is None or isinstance(error, Exception)):
+            return True
+        if self._delivers:
+            begin_delivery()
+        return False
 
     # ---- the answer -------------------------------------------------------------------------------------
 
@@ -122,7 +142,9 @@ class Invocation:
         return _watching(self._followed, result)
 
     def _read(self, result: Any) -> None:
-        self._note(status_of_answer(result))
+        status = status_of_answer(result)
+        # Without one both frameworks answer with 200; without a result, with an error or nothing.
+        self._note(200 if status is None and result is not None else status)
 
     def _note(self, status: int | None) -> None:
         if status is not None:
@@ -230,8 +252,11 @@ def status_of_answer(result: Any) -> int | None:
 
 
 def answer_of(error: BaseException) -> int | None:
-    """The status that an exception is turned into: werkzeug's and Starlette's `HTTPException`, or None."""
-    if not any(kind.__name__ == "HTTPException" for kind in type(error).__mro__):
+    """The status that an exception is turned into: werkzeug's and Starlette's `HTTPException`, or None.
+
+    Others have a class of that name, for answers that they got.
+    """
+    if not any(_answers(kind) for kind in type(error).__mro__):
         return None
     response = getattr(error, "response", None)  # flask.abort(response)
     for found in (response, error):
@@ -240,3 +265,9 @@ def answer_of(error: BaseException) -> int | None:
             if isinstance(status, int) and 100 <= status < 600:
                 return status
     return None
+
+
+def _answers(kind: type) -> bool:
+    """Whether the frameworks answer with such an exception."""
+    package = kind.__module__.partition(".")[0]
+    return kind.__name__ == "HTTPException" and package in ("werkzeug", "starlette", "fastapi")

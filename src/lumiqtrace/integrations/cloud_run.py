@@ -19,8 +19,8 @@ from .._client import Client, default_client
 from .._context import current
 from .._guard import Guard
 from .._propagation import extract
-from .._span import Span, request_span
-from ._flushing import checked_seconds
+from .._span import Span, _RequestSpan, request_span
+from ._flushing import checked_seconds, flush_is_due
 from ._http import flushes_in_request
 from ._invocation import Invocation
 from ._triggers import Trigger, trigger_of
@@ -80,8 +80,7 @@ def _traced(function: Any, flush_timeout: float | None, *, trusting: bool) -> An
             return None
         trigger = trigger_of(args)
         span = _span(client, name, trigger, trusting=trusting)
-        # What is further out, a middleware say, ends later and delivers for both.
-        flushes = current() is None and flushes_in_request(client.config.flush)
+        flushes = flushes_in_request(client.config.flush) and not _is_delivered_further_out()
         invocation = Invocation(span, trigger.method, flushes=flushes, timeout=flush_timeout)
         invocation.begin(client.config)
         return invocation
@@ -108,6 +107,13 @@ def _traced(function: Any, flush_timeout: float | None, *, trusting: bool) -> An
         traced = call
     setattr(traced, _MARK, True)
     return traced
+
+
+def _is_delivered_further_out() -> bool:
+    """Whether one of ours ends later and delivers for both; a span of the user's own delivers nothing."""
+    here = current()
+    root = None if here is None else here.trace.root
+    return flush_is_due() or (isinstance(root, _RequestSpan) and not root.ended)
 
 
 def _span(client: Client, name: str, trigger: Trigger, *, trusting: bool) -> Span:
