@@ -250,7 +250,8 @@ def _checked_base_url(url: object, *, allow_http: bool) -> str:
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018 - reading it is what checks it
-        _check_labels(parts.hostname or "")
+        if parts.hostname:
+            _check_labels(parts.hostname)
     except ValueError:
         raise ConfigError(f"base_url: {url!r} cannot be read; {right}") from None
     if "@" in parts.netloc:

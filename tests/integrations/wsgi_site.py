@@ -117,7 +117,9 @@ if __name__ == "__main__":
     import sys
 
     if sys.argv[1] == "debug":
-        app.run(debug=True, port=0)
+        # Where watchdog is installed, as here by another test's dependency, the reloader would take a fifth of
+        # a second to stop, and after a quarter its parent kills it.
+        app.run(debug=True, port=0, reloader_type="stat")
     else:
         from werkzeug.serving import make_server
 
