@@ -36,10 +36,13 @@ def test_bytes_bound_it_too():
     assert numbers(queue.take(10)) == [2, 3]
 
 
-def test_an_item_larger_than_the_bound_is_evicted_and_counted():
+def test_an_item_larger_than_the_bound_takes_the_place_of_all_others():
     queue = EventQueue(100, 10)
-    queue.put(Item(0, size=11))
-    assert (len(queue), queue.evicted) == (0, 1)
+    queue.put(Item(0, size=5))
+    queue.put(Item(1, size=11))
+    assert (len(queue), queue.evicted) == (1, 1)
+    queue.put(Item(2, size=1))
+    assert (numbers(queue.take(10)), queue.evicted) == ([2], 2)
 
 
 def test_what_is_held_elsewhere_counts():
