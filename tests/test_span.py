@@ -312,3 +312,9 @@ def test_a_password_is_not_cut_out_of_its_address():
         f"bad token {token} while connecting to the database {'.' * 60} postgres://user:hunter2secret@host/db"
     )
     assert "hunt" not in shorten(message)
+
+
+def test_what_its_attributes_keep_alive_counts_against_the_memory(client):
+    with lumiqtrace.span("large", given="x" * 10_000) as span:
+        span.set_attribute("told", "y" * 20_000)
+    assert span.size > 30_000

@@ -151,8 +151,8 @@ class Marks:
         self._cost = dollars if dollars is not None and 0 <= dollars < math.inf else None
 
     def _kept_bytes(self) -> int:
-        """About how many bytes the metadata keeps alive."""
-        return sum(map(_held, self._metadata.values()))
+        """About how many bytes the tags and the metadata keep alive."""
+        return sum(map(str.__len__, self._tags.values())) + sum(map(_held, self._metadata.values()))
 
     def _shown_metadata(self, redactor: Redactor) -> dict[str, Any]:
         found: dict[str, Any] = {}
