@@ -40,6 +40,7 @@ from ._context import (
     set_usage,
 )
 from ._errors import ConfigError, LumiqError, MissingExtraError
+from ._event import Event
 from ._queue import Stats
 from ._span import Span, span
 from ._version import __version__
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Client",
     "ConfigError",
+    "Event",
     "LumiqConfig",
     "LumiqError",
     "LumiqtraceFilter",
