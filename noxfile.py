@@ -40,6 +40,13 @@ def providers(session: nox.Session, clients: str) -> None:
 
 
 @nox.session
+def pyright(session: nox.Session) -> None:
+    """The other type checker; it fetches itself from the npm registry."""
+    session.install("-q", "-e", ".[all]", "pytest", "pyright")
+    session.run("pyright", "src")
+
+
+@nox.session
 def soak(session: nox.Session) -> None:
     """The long forms of what the ordinary tests do in seconds: random faults, processes killed at random."""
     session.install("-q", "-e", ".[server]", "pytest", "pytest-timeout", "hypothesis")
