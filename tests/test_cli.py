@@ -14,6 +14,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from faults.server import answering, misbehaving, saying
 
 import lumiqtrace
 from lumiqtrace.server import running
@@ -21,11 +22,11 @@ from lumiqtrace.server import running
 UUID = "550e8400-e29b-41d4-a716-44665544"
 
 
-def command(*arguments, **environment):
+def command(*arguments, stdout=subprocess.PIPE, **environment):
     env = {name: value for name, value in os.environ.items() if not name.startswith("LUMIQTRACE_")}
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "lumiqtrace", *arguments],
-        capture_output=True, text=True, timeout=50, check=False, env={**env, **environment},
+        stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=50, check=False, env={**env, **environment},
     )  # fmt: skip
 
 
@@ -269,6 +270,65 @@ def test_losses_that_cannot_be_read_are_one_sentence(stored, change, says):
     assert (done.returncode, done.stdout) == (1, "")
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((b"traces", b"show", b"\xff"), r"trace_id: '\udcff' is not UTF-8"),
+        ((b"losses", b"--project", b"a\xff"), r"project: 'a\udcff' is not UTF-8"),
+        ((b"losses", b"--base-url", b"http://a\xff"), r"base_url: 'http://a\udcff' is not UTF-8"),
+        (
+            (b"losses", b"--token", b"lqr_ab\xff"),
+            "--token: what it or LUMIQTRACE_READ_TOKEN holds is not UTF-8",
+        ),
+        ((b"projects", b"create", b"\xff"), r"name: '\udcff' is not UTF-8"),
+    ],
+)
+def test_an_argument_that_is_no_utf8_is_one_sentence(stored, arguments, says):
+    done = command(*arguments, **access(stored[0]))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"lumiqtrace: {says}")
+    assert done.stderr.count("\n") == 1
+    assert "lqr_ab" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("arguments", [("losses",), ("losses", "--json")])
+def test_an_output_that_cannot_be_written_is_one_sentence(stored, arguments):
+    with Path("/dev/full").open("w") as full:
+        done = command(*arguments, **access(stored[0]), PYTHONUNBUFFERED="", stdout=full)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "lumiqtrace: the output cannot be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("body", [b"[5]", b"[null]", b'[{"children":5}]'])
+def test_a_trace_that_is_none_is_one_sentence(body):
+    with misbehaving(saying(b"HTTP/1.1 200 x\r\n\r\n" + body)) as server:
+        done = command("traces", "show", "t", LUMIQTRACE_BASE_URL=server.url, LUMIQTRACE_PROJECT_ID="p", LUMIQTRACE_READ_TOKEN="t")  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr == f"lumiqtrace: {server.url} did not answer with a trace; is it a lumiqtrace server?\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [("losses",), ("traces", "show", "t")])
+def test_a_servers_words_do_not_drive_the_terminal_or_tell_the_token(arguments):
+    token = "lqr_" + "ef56" * 16
+    said = json.dumps({"error": f"\x1b]0;owned\x07\x1b[2J{token}"}).encode()
+    with misbehaving(answering(403, {}, said)) as server:
+        done = command(*arguments, LUMIQTRACE_BASE_URL=server.url, LUMIQTRACE_PROJECT_ID="p", LUMIQTRACE_READ_TOKEN=token)  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == f"lumiqtrace: {server.url} answered 403: ]0;owned[2J[REDACTED]\n"
+
+
+def test_what_was_typed_does_not_drive_the_terminal():
+    done = command("projects", "create", "shop", "--data", "/dev/null/\x1b[31mx")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/dev/null/[31mx" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_losses_of_what_is_no_lumiqtrace_server(tmp_path):

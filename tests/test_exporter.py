@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from test_encode import make
 
 import lumiqtrace
 from lumiqtrace._circuit import OPEN_AFTER
+from lumiqtrace._event import Usage
 from lumiqtrace._exporter import Exporter
 from lumiqtrace._transport import HttpTransport, Reply, TransportError
 
@@ -31,6 +33,11 @@ class Note:
 
     def event(self):
         return make(metadata={"number": self.number})
+
+
+class Priced(Note):
+    def event(self):
+        return make(metadata={"number": self.number}, usage=Usage(), input_tokens=1)
 
 
 class Broken(Note):
@@ -645,22 +652,41 @@ def test_callers_do_not_step_aside_for_a_thread_that_waits_for_the_server(export
         release.set()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_thread_that_dies_while_it_builds_a_batch_loses_nothing_silently(exporters):
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_what_ends_a_program_costs_one_event_on_our_thread(exporters, end):
     class Deadly(Note):
         def event(self):
-            raise SystemExit
+            raise end
 
     wire = Wire()
     exporter = exporters(wire, flush_interval=60)
     submit(exporter, 3)
     exporter.submit(Deadly(3))
-    exporter.flush(0.5)
+    assert not exporter.flush(20)
     submit(exporter, 1, start=4)
-    exporter.flush(20)
-    assert wire.sent == [[4]]
+    assert exporter.flush(20)
+    assert wire.sent == [[0, 1, 2], [4]]
     stats = exporter.stats()
-    assert (stats.recorded, stats.sent, stats.dropped) == (5, 1, {"unreadable": 4})
+    assert (stats.recorded, stats.sent, stats.dropped) == (5, 4, {"unreadable": 1})
+    assert stats.internal_errors == 1
+
+
+@pytest.mark.parametrize("end", [SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("whose", ["before_send", "prices"])
+def test_what_ends_a_program_in_your_function_costs_its_answer_alone(backend, end, whose):
+    def yours(event):
+        if event.metadata["number"] == 2:
+            raise end
+        return event if whose == "before_send" else 0.25
+
+    client = lumiqtrace.init(KEY, base_url=backend.url, **{whose: yours})
+    for number in range(4):
+        client.record(Priced(number))
+    assert client.flush(20)
+    assert sorted(numbers(backend.events)) == [0, 1, 2, 3]
+    assert client.stats().internal_errors == 1
+    if whose == "prices":
+        assert [event["cost_usd"] == 0.25 for event in backend.events] == [True, True, False, True]
 
 
 def test_a_new_key_takes_over_from_one_that_was_refused(backend, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 
@@ -17,6 +18,7 @@ from lumiqtrace._config import LumiqConfig
 from lumiqtrace._exporter import Exporter
 from lumiqtrace._losses import LOSSES_HEADER, MAX_HEADER_BYTES, Losses, service_name
 from lumiqtrace._transport import Reply
+from lumiqtrace.server.losses import parse_report
 
 
 class Heard(Wire):
@@ -122,6 +124,16 @@ def test_the_header_is_one_line_of_ascii_and_small(service, environment, dropped
     assert line.isprintable()
     assert len(line) <= MAX_HEADER_BYTES
     assert json.loads(line)["dropped"] == dropped
+
+
+def test_a_name_that_is_no_utf8_does_not_cost_the_report(monkeypatch):
+    monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
+    monkeypatch.setattr(sys, "argv", [os.fsdecode(b"/srv/caf\xe9.py")])
+    name = service_name(LumiqConfig(enabled=False))
+    [line] = Losses(name, "\udcff").headers({"queue_full": 12}).values()
+    read = parse_report(line)
+    assert read is not None
+    assert (read.service, read.environment, read.dropped) == ("caf?.py", "?", {"queue_full": 12})
 
 
 def test_the_client_names_itself(backend):

@@ -58,6 +58,13 @@ def test_which_variable_counts(scheme, environ, found):
         ("localhost", "", True),
         ("127.0.0.9", "", True),
         ("::1", "", True),
+        ("0.0.0.0", "", True),
+        ("::", "", True),
+        ("::ffff:127.0.0.1", "", True),
+        ("::ffff:10.1.2.3", "10.0.0.0/8", True),
+        ("::ffff:10.1.2.3", "10.1.2.3", True),
+        ("fd00::1", "fd00:0::1", True),
+        ("::ffff:10.1.2.3", "", False),
     ],
 )
 def test_who_is_reached_directly(host, no_proxy, direct):

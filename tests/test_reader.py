@@ -13,6 +13,9 @@ from lumiqtrace._reader import fetch_trace
 TOKEN = "lqr_" + "ef56" * 16
 
 
+NO_TRACES = (b"[5]", b"[null]", b'[{"children":5}]', b'[{"children":[{"children":[[]]}]}]', b"[NaN]")
+
+
 def read(url, token=TOKEN):
     return fetch_trace(url, "proj_1 2", token, "a/b ?c")
 
@@ -36,6 +39,14 @@ def test_what_goes_on_the_wire():
         (faulty.saying(b"HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\n["), r"cannot reach .*IncompleteRead"),
         (faulty.saying(b"nonsense\r\n"), r"cannot reach"),
         (faulty.resetting, r"cannot reach"),
+        (answering(403, {}, f'{{"error":"no {TOKEN}"}}'.encode()), r"answered 403: no \[REDACTED\]$"),
+        (answering(403, {}, f'{{"error":"no \\u006cqr{TOKEN[3:]}"}}'.encode()), r"403: no \[REDACTED\]$"),
+        (answering(403, {}, f'{{"error":"\\u001b[1m{TOKEN}"}}'.encode()), r"403: \[1m\[REDACTED\]$"),
+        (answering(403, {}, b'{"error":"\\u001b]0;x\\u0007no"}'), r"answered 403: \]0;xno$"),
+        *(
+            (faulty.saying(b"HTTP/1.1 200 x\r\n\r\n" + body), r"did not answer with a trace")
+            for body in NO_TRACES
+        ),
     ],
 )
 def test_what_is_no_trace_is_one_sentence(behaviour, said):

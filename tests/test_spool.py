@@ -693,3 +693,151 @@ def test_the_account_balances_at_every_moment(exporters, spools, spooled):
         thread.join()
     assert not wrong, wrong[0]
     assert exporter.stats().recorded == 4500
+
+
+# ---- what cannot be read, what is gone, what is not ours --------------------------------------------------
+
+
+def in_an_outage(exporters, spool, answer, **options):
+    """300 events in three batches, the later two of them on disk alone; and the batch that is last."""
+    exporter = exporters(Wire(answer), spool, max_queue_events=400, flush_interval=0.01, **options)
+    for start in range(0, 300, 100):
+        submit(exporter, 100, start=start)
+        wait_until(lambda: not len(exporter._queue))
+    wait_until(lambda: exporter.stats().spooled >= 100)
+    return exporter, exporter._outbox._batches[-1]
+
+
+def sweep_now(exporter):
+    exporter._delivery.sweep_at = 0.0
+    exporter._wake()
+
+
+def switched(up):
+    return lambda _events: Reply(202, {}) if up.is_set() else Reply(503, {})
+
+
+def unreadable_until_put_back(folder, file, tmp_path):
+    (folder / file.name).rename(tmp_path / "elsewhere")
+    (folder / file.name).symlink_to(tmp_path / "elsewhere")
+
+
+def test_a_file_that_could_not_be_read_for_a_moment_is_tried_again(exporters, spools, folder, tmp_path):
+    up = threading.Event()
+    exporter, last = in_an_outage(exporters, spools(), switched(up))
+    unreadable_until_put_back(folder, last.file, tmp_path)
+    up.set()
+    assert not exporter.flush(20)
+    wait_until(lambda: exporter.stats().sent == 300 - last.events)
+    assert exporter.stats().spooled == last.events
+    (folder / last.file.name).unlink()
+    (tmp_path / "elsewhere").rename(folder / last.file.name)
+    sweep_now(exporter)
+    wait_until(lambda: exporter.stats().sent == 300)
+    assert exporter.stats().dropped == {}
+    assert exporter.flush(20)
+
+
+def test_what_could_not_be_read_and_is_too_old_then_is_counted(exporters, spools, folder, tmp_path, caplog):
+    wall, up = Wall(), threading.Event()
+    exporter, last = in_an_outage(exporters, spools(wall=wall, max_age=100.0), switched(up))
+    unreadable_until_put_back(folder, last.file, tmp_path)
+    up.set()
+    exporter.flush(20)
+    wait_until(lambda: exporter.stats().sent == 300 - last.events)
+    wall.now += 200
+    sweep_now(exporter)
+    wait_until(lambda: exporter.stats().dropped == {"expired": last.events})
+    assert (exporter.stats().spooled, balance(exporter.stats())) == (0, 300)
+    with caplog.at_level(logging.WARNING, "lumiqtrace"):
+        exporter.close(1)
+    assert "for the next process" not in caplog.text
+
+
+def test_a_file_that_goes_while_it_is_sent_costs_nothing(exporters, spools):
+    up = threading.Event()
+    spool = spools()
+
+    def answer(_events):
+        outbox = exporter._outbox
+        if not up.is_set():
+            return Reply(503, {})
+        batch = outbox.sending
+        if batch.body is None and not gone:
+            gone.append(batch)
+            spool.remove(batch.file)
+            with outbox.lock:
+                outbox.lose(batch.file, "spool_full")
+            return Reply(503, {})
+        return Reply(202, {})
+
+    gone = []
+    exporter, _ = in_an_outage(exporters, spool, answer)
+    up.set()
+    assert exporter.flush(20)
+    assert gone
+    assert (exporter.stats().sent, exporter.stats().dropped) == (300, {})
+
+
+def test_a_file_that_made_room_just_before_it_was_read_is_not_called_damaged(exporters, spools):
+    up = threading.Event()
+    spool = spools()
+    read = spool.read
+    gone = []
+
+    def evicted_first(file):
+        if not gone:
+            gone.append(file)
+            spool.remove(file)
+            with exporter._outbox.lock:
+                exporter._outbox.lose(file, "spool_full")
+        return read(file)
+
+    spool.read = evicted_first
+    exporter, _ = in_an_outage(exporters, spool, switched(up))
+    up.set()
+    assert not exporter.flush(20)
+    stats = exporter.stats()
+    assert stats.dropped == {"spool_full": gone[0].events}
+    assert (stats.sent, balance(stats)) == (300 - gone[0].events, 300)
+
+
+def test_the_limit_is_that_of_the_folder(spools, folder):
+    clock = Wall(0.0)
+    spool = spools(max_bytes=64 * BLOCK, clock=clock)
+    assert spool.write(body(1), 1, None)[0]
+    other = spools("bb")
+    for number in range(62):
+        assert other.write(body(number), 1, None)[0]
+    clock.now += 2
+    for number in range(2, 6):
+        spool.write(body(number), 1, None)
+    assert len(names(folder)) == 64
+
+
+def test_the_limit_is_that_of_the_folder_also_for_who_writes_much(spools, folder):
+    spool = spools(max_bytes=32 * BLOCK, clock=Wall(0.0))
+    other = spools("bb")
+    spool.write(body(0), 1, None)
+    for number in range(28):
+        assert other.write(body(number), 1, None)[0]
+    for number in range(1, 10):
+        spool.write(body(number), 1, None)
+    assert len(names(folder)) == 32
+
+
+def test_a_spool_that_does_not_work_leaves_the_memory_as_it_is_without(exporters, spools, tmp_path):
+    (tmp_path / "file").touch()
+    spool = spools(path=tmp_path / "file" / "spool")
+    exporter = exporters(Wire(DOWN), spool, max_queue_events=2000, flush_interval=0.01)
+    for start in range(0, 1500, 100):
+        submit(exporter, 100, start=start)
+        wait_until(lambda: not len(exporter._queue))
+    assert exporter.stats().dropped == {}
+    assert balance(exporter.stats()) == 1500
+    for start in range(1500, 4000, 100):
+        submit(exporter, 100, start=start)
+        wait_until(lambda: not len(exporter._queue))
+    stats = exporter.stats()
+    assert 1500 < stats.queued + stats.in_flight <= 2000
+    assert balance(stats) == 4000

@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -499,6 +501,32 @@ def test_the_loopback_backend_takes_what_is_not_compressed():
         with urllib.request.urlopen(request, timeout=20) as response:
             assert (response.status, response.read()) == (202, b"{}")
     assert backend.events == [{"name": "x"}]
+
+
+@pytest.mark.parametrize("status", [200, 202, 204, 299])
+def test_the_loopback_backend_takes_as_accepted_what_the_sdk_does(status):
+    with LoopbackBackend(lambda _request: Answer(status)) as backend:
+        lumiqtrace.init(backend.key, base_url=backend.url)
+        with lumiqtrace.span("one"):
+            pass
+        assert lumiqtrace.flush(20)
+    assert lumiqtrace.get_client().stats().sent == len(backend.events) == 1
+
+
+def test_the_loopback_backend_is_gone_when_its_block_ends():
+    with LoopbackBackend() as backend, socket.create_connection(backend.url[7:].split(":"), 20) as kept:
+        request = b"POST /v1/ingest HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
+        kept.sendall(request)
+        backend.wait_for(lambda: len(backend.requests) == 1, 20)
+        answered = kept.recv(65536)
+        backend.__exit__(None, None, None)
+        with suppress(OSError):
+            kept.sendall(request)
+        with suppress(OSError):
+            while part := kept.recv(65536):
+                answered += part
+    assert answered.count(b"HTTP/1.1 202") == 1
+    assert len(backend.requests) == 1
 
 
 def test_the_loopback_backend_may_be_used_again():

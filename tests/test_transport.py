@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import http.client
+import json
 import os
 import signal
 import socket
@@ -180,6 +181,67 @@ def test_an_answer_in_chunks_keeps_the_connection(to):
         assert server.connections == 1
 
 
+def test_what_is_said_before_the_answer_is_skipped(to):
+    def behave(peer):
+        peer.hear()
+        peer.connection.sendall(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 x\r\n\r\n")
+        peer.answer(202, {"x-which": "last"})
+
+    with misbehaving(behave) as server:
+        transport = to(server.url)
+        replies = [transport.send(BODY, {}, 5) for _ in range(2)]
+        assert server.connections == 1
+    assert replies == [(202, {"x-which": "last", "content-length": "2"}, b"{}")] * 2
+
+
+def test_what_is_said_before_the_answer_has_an_end(to):
+    with misbehaving(faulty.flooding(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)) as server:
+        url = server.url
+        with pytest.raises(TransportError, match="headers are too long"):
+            to(url).send(BODY, {}, 20)
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        KEY.encode(),
+        KEY.replace("l", "\\u006c").encode(),
+        "".join(f"\\u{ord(letter):04X}" for letter in KEY).encode(),
+        zlib.compress(KEY.encode(), wbits=31),
+        zlib.compress(KEY.replace("_", "\\u005f").encode()),
+    ],
+    ids=["plain", "a letter escaped", "all escaped", "gzip", "deflate and escaped"],
+)
+def test_a_key_that_comes_back_goes_no_further(to, echo):
+    packed = {} if echo.isascii() else {"content-encoding": "gzip"}
+    headers = packed | {f"x-{KEY}": KEY}
+    with misbehaving(answering(401, headers, echo)) as server:
+        reply = to(server.url).send(BODY, {}, 5)
+    assert reply.body == b"[REDACTED]"
+    assert reply.headers["x-[REDACTED]"] == "[REDACTED]"
+
+
+def test_a_key_that_comes_back_escaped_leaves_json_as_it_was(to):
+    body = f'{{"error":"\\u0022\\u006c{KEY[1:]}\\u0022 \\u005c"}}'.encode()
+    with misbehaving(answering(400, {}, body)) as server:
+        assert json.loads(to(server.url).send(BODY, {}, 5).body) == {"error": '"[REDACTED]" \\'}
+
+
+def test_an_answer_without_the_key_stays_as_it_was_written(to):
+    body = b'{"error": "\\u006cong \\u0022\\u005c"}'
+    with misbehaving(answering(400, {}, body)) as server:
+        assert to(server.url).send(BODY, {}, 5).body == body
+
+
+def test_a_key_goes_through_no_proxy_to_this_machine(to, monkeypatch):
+    with misbehaving(accepting) as proxy, refusing() as server:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        for host in ("127.0.0.1", "0.0.0.0", "[::ffff:127.0.0.1]", "[::]"):
+            with pytest.raises(TransportError):
+                to(f"http://{host}:{server.port}").send(BODY, {}, 5)
+        assert proxy.connections == 0
+
+
 @pytest.mark.parametrize(
     "flood",
     [
@@ -286,10 +348,10 @@ def test_no_connection(to):
     assert KEY not in str(caught.value)
 
 
-def test_a_name_that_is_none(to):
-    label = "a" * 64
+def test_a_proxys_name_that_is_none(to, monkeypatch):
+    monkeypatch.setenv("http_proxy", f"http://{'a' * 64}.test:3128")
     with pytest.raises(TransportError, match="no host name"):
-        to(f"http://{label}.test").send(BODY, {}, 5)
+        to("http://ingest.test").send(BODY, {}, 5)
 
 
 # ---- the life of a connection ------------------------------------------------------------------------

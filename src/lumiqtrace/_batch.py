@@ -17,10 +17,10 @@ class Batch:
     """Compressed lines, ready to send; `start` is the queue position of the first.
 
     `file` is its copy in the spool; `body` is None while that is the only one. An `adopted` batch was
-    recorded by an earlier process.
+    recorded by an earlier process. `gone` is why its file went while it was being sent.
     """
 
-    __slots__ = ("adopted", "body", "events", "file", "start")
+    __slots__ = ("adopted", "body", "events", "file", "gone", "start")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class Batch:
         self.start = start
         self.file = file
         self.adopted = adopted
+        self.gone = ""
 
     @classmethod
     def of(cls, lines: list[bytes], start: int, *, adopted: bool = False) -> Batch:

@@ -6,13 +6,16 @@ may send it. One thread at a time cuts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._batch import Batch
+from ._config import Prices
 from ._encode import encode
-from ._event import MAX_EVENTS_PER_BATCH, Recording
+from ._event import MAX_EVENTS_PER_BATCH, Event, Recording
 from ._guard import Guard
 from ._outbox import Outbox
+from ._own import contained
 from ._pipeline import Pipeline
 from ._pricing import Pricer
 
@@ -20,20 +23,40 @@ if TYPE_CHECKING:
     from ._spool import Spool
 
 
+class UsersPrices:
+    """The application's own function for prices; `failures` is how often it raised."""
+
+    def __init__(self, ask: Callable[[Event], float | None]) -> None:
+        self.failures = 0
+        self._ask = ask
+
+    def __call__(self, event: Event) -> float | None:
+        try:
+            return contained(self._ask, event)
+        except Exception:
+            self.failures += 1
+            raise
+
+
 class Batcher:
     """`encodes` is whether it computes right now."""
 
-    def __init__(self, outbox: Outbox, pricer: Pricer, pipeline: Pipeline, spool: Spool | None) -> None:
+    def __init__(
+        self, outbox: Outbox, prices: Prices | None, pipeline: Pipeline, spool: Spool | None
+    ) -> None:
         self.encodes = False
         self._outbox = outbox
-        self._pricer = pricer
+        self._asked = UsersPrices(prices) if callable(prices) else None
+        self._pricer = Pricer(self._asked or prices)
         self._pipeline = pipeline
         self._spool = spool
         self._building = Guard("building an event", limit=None)
 
     @property
     def failures(self) -> int:
-        return self._building.failures + self._pipeline.failures
+        return (
+            self._building.failures + self._pipeline.failures + (self._asked.failures if self._asked else 0)
+        )
 
     @property
     def unpriced_models(self) -> tuple[str, ...]:
@@ -48,7 +71,7 @@ class Batcher:
         unreadable, unwanted = len(taken), 0
         try:
             self.encodes = True
-            built = [self._building(self._line, recording) for recording in taken]
+            built = [self._building(contained, self._line, recording) for recording in taken]
             lines = [line for line in built if line]
             batch = Batch.of(lines, start) if lines else None
             unreadable, unwanted = built.count(None), built.count(b"")

@@ -22,7 +22,7 @@ from ._event import Recording
 from ._exporter import Exporter
 from ._guard import Guard
 from ._losses import Losses, service_name
-from ._own import own, own_work
+from ._own import on_own_thread, own, own_work
 from ._pipeline import Pipeline
 from ._queue import Stats
 from ._redact import Redactor
@@ -76,6 +76,7 @@ class Client:
         self._active = config.active
         self._closed = False
         if self._active:
+            _load(config)
             _lifecycle.watch(self)
             deliver_on_sigterm()
 
@@ -114,10 +115,13 @@ class Client:
         `timeout` is seconds and defaults to the option `flush_timeout` (5.0). True if all were delivered
         in time; False if some still wait (they are kept and tried again) or were given up since the last
         flush. One HTTP request for up to 100 events. In a coroutine, `await aflush()`; this one would hold
-        up its event loop, and says so once.
+        up its event loop, and says so once. In your `before_send`, `prices` and log handlers it cannot wait
+        for itself, and answers at once.
         """
         if not self._active:
             return True
+        if _at_our_work():
+            return self._exporter().is_settled()
         started = time.monotonic()
         self._settle(final=False)
         delivered = self._exporter().flush(_seconds(timeout, self.config.flush_timeout))
@@ -136,24 +140,71 @@ class Client:
         done: asyncio.Future[bool] = loop.create_future()
 
         def flush() -> None:
-            result = self.flush(timeout)
-            with suppress(RuntimeError):  # the loop was closed meanwhile
-                loop.call_soon_threadsafe(_resolve, done, result)
+            result = False
+            try:
+                result = self.flush(timeout)
+            finally:
+                with suppress(RuntimeError):  # the loop was closed meanwhile
+                    loop.call_soon_threadsafe(_resolve, done, result)
 
         # The default executor may be busy for longer than the timeout.
-        threading.Thread(target=flush, name="lumiqtrace-flush", daemon=True).start()
+        try:
+            threading.Thread(target=flush, name="lumiqtrace-flush", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending, or the process may have no more threads
+            return self._exporter().flush(_seconds(timeout, self.config.flush_timeout))
         return await done
 
     def shutdown(self, timeout: float | None = None) -> bool:
-        """Flush, then stop for good. `timeout` is seconds and defaults to `shutdown_timeout` (2.0)."""
-        if not self._active or self._closed:
+        """Flush, then stop for good. `timeout` is seconds and defaults to `shutdown_timeout` (2.0).
+
+        True if all was delivered in time, or is in the spool. Called again it gives the same answer, after
+        it waited for the first call. Interrupted, as by Ctrl-C, it gives up what is left and says so. From
+        your `before_send`, `prices` or a log handler it begins the shutdown, and answers at once.
+        """
+        if not self._active:
             return True
+        seconds = _seconds(timeout, self.config.shutdown_timeout)
+        if _at_our_work():
+            return self._shut_down_later(seconds)
+        if self._closed:
+            exporter = self._exporters.get(os.getpid())
+            return exporter is None or exporter.closed(seconds)
         self._settle(final=True)
         self._closed = True
+        return self._close(seconds)
+
+    def _close(self, timeout: float) -> bool:
         try:
-            return self._exporter().close(_seconds(timeout, self.config.shutdown_timeout))
+            return self._exporter().close(timeout)
+        except BaseException:
+            self._exporter().close(0.0)
+            raise
         finally:
             _lifecycle.unwatch(self)
+
+    def _shut_down_later(self, timeout: float) -> bool:
+        """For who must not wait here: what runs is waited for, by another thread or at the exit."""
+        exporter = self._exporter()
+        if not self._closed:
+            self._settle(final=True)
+            self._closed = True
+            closing = threading.Thread(
+                target=self._close, args=(timeout,), name="lumiqtrace-shutdown", daemon=True
+            )
+            try:
+                closing.start()
+            except RuntimeError:  # no thread can be started: at the exit, then
+                self._closed = False
+        return exporter.is_settled()
+
+    def park(self, timeout: float) -> None:
+        """End this process's threads and connection in `timeout` seconds, before a snapshot of it is taken.
+
+        What is not delivered is kept, and the next event or flush starts them again.
+        """
+        exporter = self._exporters.get(os.getpid())
+        if exporter is not None:
+            exporter.park(timeout)
 
     def stats(self) -> Stats:
         """Where every event of this process is; see `Stats`."""
@@ -221,17 +272,31 @@ class Client:
             prices=config.prices,
             pipeline=Pipeline(self.redactor, config.before_send),
             losses=Losses(service_name(config), config.environment),
-            spool=_spool(config),
+            spool=_new_spool(config),
             on_error=_print_line if config.debug else None,
         )
 
 
-def _spool(config: LumiqConfig) -> Spool | None:
+def _new_spool(config: LumiqConfig) -> Spool | None:
     if config.spool_dir is None:
         return None
     from ._spool import spool_for
 
     return spool_for(config)
+
+
+def _load(config: LumiqConfig) -> None:
+    """Import now what the first event needs; a fork in the middle of that would leave the child stuck."""
+    with _lifecycle.loading():
+        import signal  # noqa: F401
+
+        if config.spool_dir is not None:
+            from . import _spool  # noqa: F401
+
+
+def _at_our_work() -> bool:
+    """Whether this is the application's code, called by ours: what it waited for would wait for it."""
+    return own() or on_own_thread()
 
 
 class _Unrecorded:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ._guard import Guard, RateLimitedLog
-from ._own import own_work
+from ._own import contained, own_work
 
 _speaking: Final = Guard("writing to the log", limit=None)
 
@@ -40,6 +40,6 @@ class Complaints:
             except IndexError:  # another thread said it
                 return
             with own_work():
-                _speaking(self._log, level, cause, "%s", message)
+                _speaking(contained, self._log, level, cause, "%s", message)
                 if self._on_error is not None and level >= logging.WARNING:
-                    _speaking(self._on_error, f"lumiqtrace: {message}")
+                    _speaking(contained, self._on_error, f"lumiqtrace: {message}")

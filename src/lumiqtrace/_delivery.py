@@ -64,6 +64,8 @@ class Delivery:
         with outbox.lock:
             if outcome.verdict is Verdict.ACCEPTED:
                 self._losses.told(lost)
+            if body is not None:
+                outbox.keep_read(batch, body)
             outbox.settle(batch, outcome, reply, halves)
             done = outbox.take_done()
             more = batch.adopted and not outbox.has_adopted and self._spool is not None and self._spool.more
@@ -85,6 +87,7 @@ class Delivery:
         self.sweep_at = now + SWEEP_EVERY
         adopted, expired = spool.sweep(None)
         with outbox.lock:
+            outbox.take_back()
             outbox.adopt(adopted)
             for file in expired:
                 outbox.lose(file, "expired")

@@ -21,9 +21,9 @@ from ._event import MAX_EVENTS_PER_BATCH, Recording
 from ._guard import Guard
 from ._losses import Losses
 from ._outbox import Outbox
+from ._own import contained
 from ._pace import Pace
 from ._pipeline import Pipeline
-from ._pricing import Pricer
 from ._queue import EventQueue, Stats
 from ._retry import Outcome, Verdict
 from ._transport import Transport
@@ -93,10 +93,12 @@ class Exporter:
         self._spool = spool
         if spool is not None:
             spool.complain = self._outbox.complaints.add
-        self._batcher = Batcher(self._outbox, Pricer(prices), pipeline or Pipeline(), spool)
+        self._batcher = Batcher(self._outbox, prices, pipeline or Pipeline(), spool)
         self._delivery = Delivery(transport, self._outbox, losses or Losses("", ""), spool, clock)
         self._looping = Guard("the exporter", limit=None)
         self._closed = False
+        self._clean: bool | None = None
+        self._closer: int | None = None
 
         # Changed under the outbox's lock.
         self._flush_to = 0
@@ -154,6 +156,7 @@ class Exporter:
         at least, unless the server told us to stay away.
         """
         deadline = self._clock() + min(timeout, MAX_WAIT)
+        self._closer = threading.get_ident()
         clean = self._flush(timeout, final=True)
         outbox = self._outbox
         if self._spool is not None and not self._closed:
@@ -176,8 +179,43 @@ class Exporter:
             outbox.complaints.add(
                 "spooled", f"{left} events stay in the spool for the next process ({outbox.problem})"
             )
+        with outbox.lock:
+            if self._clean is None:
+                self._clean = clean and not lost
+            outbox.lock.notify_all()
         outbox.complaints.speak()
-        return clean and not lost
+        return self._clean
+
+    def closed(self, timeout: float) -> bool:
+        """What `close` answered, after up to `timeout` seconds where it is under way on another thread."""
+        deadline = self._clock() + min(timeout, MAX_WAIT)
+        if self._clean is None:
+            settled = self._flush(timeout, final=True)
+            if self._closer == threading.get_ident():  # this code interrupted it, as a signal handler
+                return settled
+        outbox = self._outbox
+        with outbox.lock:
+            while self._clean is None and self._clock() < deadline:
+                outbox.lock.wait(deadline - self._clock())
+            return bool(self._clean)
+
+    def is_settled(self) -> bool:
+        """What `flush` would answer now, without waiting."""
+        outbox = self._outbox
+        with outbox.lock:
+            return outbox.settled >= self._queue.recorded and outbox.given_up == self._drops_reported
+
+    def park(self, timeout: float) -> None:
+        """End the threads and the connection, and keep the rest; the next event or flush starts them again.
+
+        What waits is cut into batches before, whose events have their ids: from a copy of this process it
+        is delivered with the same ones.
+        """
+        deadline = self._clock() + timeout
+        self._keep_the_rest(deadline)
+        for worker in (self._worker, self._sender):
+            if worker is not None:
+                worker.park(max(0.0, deadline - self._clock()))
 
     def stats(self) -> Stats:
         """A moment at which the account balances."""
@@ -228,7 +266,7 @@ class Exporter:
         if self._cutting.acquire(timeout=max(0.0, end - self._clock())):
             try:
                 while len(self._queue) and self._clock() < end:
-                    self._looping(self._cut)
+                    self._looping(contained, self._cut)
             finally:
                 self._cutting.release()
 
@@ -315,7 +353,7 @@ class Exporter:
             try:
                 if slept:
                     self._pace.woke(len(self._queue))
-                self._looping(self._cut_due)
+                self._looping(contained, self._cut_due)
             finally:
                 self._cutting.release()
         if self._sender is not None and self._sender.ensure() and self._outbox.head is not None:
@@ -357,7 +395,7 @@ class Exporter:
         """`deadline` is that of a caller who must not wait longer; the thread has none."""
         if self._stepping.acquire(timeout=self._patience(deadline)):
             try:
-                if self._looping(self._send_next, deadline) is None:
+                if self._looping(contained, self._send_next, deadline) is None:
                     with self._outbox.lock:
                         self._outbox.sending = None
                         self._outbox.postpone(Outcome(Verdict.RETRY, "internal error"))

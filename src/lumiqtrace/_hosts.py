@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import ipaddress
 
-# Reserved for private use, by RFC 6761, 6762 and 8375 and by ICANN in 2024, or by Kubernetes and routers.
+# Reserved for private use, by RFC 6761, 6762 and 8375 and by ICANN in 2024, or by Kubernetes and routers;
+# and `.invalid`, which is nobody's.
 _PRIVATE_ENDINGS: Final = (
     *(".test", ".local", ".internal", ".home.arpa"),
-    *(".svc", ".lan", ".localdomain"),
+    *(".svc", ".lan", ".localdomain", ".invalid"),
 )
 
 
 def is_local(host: str) -> bool:
-    """Whether the host is this machine: `localhost` and names below it, 127.0.0.0/8 and ::1."""
+    """Whether the host is this machine: `localhost` and names below it, 127.0.0.0/8, ::1, and the
+    addresses 0.0.0.0 and ::, to which a connection is one to this machine.
+    """
     name = host.lower().rstrip(".")
     if name == "localhost" or name.endswith(".localhost"):
         return True
     address = address_of(name)
-    return address is not None and bool(address.is_loopback)
+    return address is not None and bool(address.is_loopback or address.is_unspecified)
 
 
 def is_private(host: str) -> bool:
@@ -36,13 +39,15 @@ def is_private(host: str) -> bool:
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that the host is written as; None for a name."""
+    """The address that the host is written as, of IPv4 also inside IPv6; None for a name."""
     # Names are more frequent, and they alone need not load the module.
     if ":" not in host and not host[-1:].isdigit():
         return None
     import ipaddress
 
     try:
-        return ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

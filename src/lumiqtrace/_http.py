@@ -239,6 +239,10 @@ def _response(reader: _Reader, method: str) -> HTTPResponse:
     """The answer, read up to its body."""
     response = HTTPResponse(reader, method=method)  # type: ignore[arg-type] # it calls makefile alone
     response.begin()
+    while 100 <= response.status < 200 and response.status != 101 and not reader.ended:
+        # Early Hints, say: the answer itself is still to come. With headers it would not begin again.
+        response.headers = None  # type: ignore[assignment] # as it was made
+        response.begin()
     if reader.ended:  # else its end is read with the body, or not at all
         raise HTTPException("the answer ends within its headers")
     if response.status < 200:

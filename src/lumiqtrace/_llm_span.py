@@ -13,6 +13,7 @@ from weakref import ref
 from ._client import Client, before_flush
 from ._event import PROVIDERS, Event, Recording
 from ._guard import Guard
+from ._lifecycle import loading
 from ._pricing import Parts
 from ._span import Span
 
@@ -60,7 +61,8 @@ class Ear:
 
     def settle(self, *, final: bool) -> None:
         """End the streams that were left open after their last word; all where it is `final`."""
-        from .providers._tap import settle
+        with loading():
+            from .providers._tap import settle
 
         settle(cast("Client", self), final)
         self._settle(final=final)
@@ -131,7 +133,8 @@ class LlmSpan(Span):
         ear = self._ear
         if ear.calls or ear.elsewhere or ear.under_way():
             return
-        from .providers._returned import read_returned
+        with loading():
+            from .providers._returned import read_returned
 
         self._read = read_returned(result) or self._read
 
@@ -188,14 +191,16 @@ class LlmSpan(Span):
 
 
 def _listen() -> None:
-    from .providers._observed import listen
+    with loading():
+        from .providers._observed import listen
 
     before_flush(_settle_waiting)
     listen()
 
 
 def _failure(error: BaseException) -> tuple[str, str | None, str | None]:
-    from .providers._failure import failure_of
+    with loading():
+        from .providers._failure import failure_of
 
     status, code, message = failure_of(error)
     return status, code or type(error).__name__, message

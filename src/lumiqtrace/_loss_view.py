@@ -20,7 +20,7 @@ def fetch_losses(base_url: str, project_id: str, token: str) -> list[dict[str, A
         raise CommandError("the read token holds white space or characters that no token has; copy it again")
     status, body = _get(base_url, "/v1/losses", f"projectId={quote(project_id, safe='')}", token)
     if status != 200:
-        raise CommandError(f"{base_url} answered {status}: {_reason(body)}")
+        raise CommandError(f"{base_url} answered {status}: {_reason(body, token)}")
     try:
         return [dict(loss) for loss in json.loads(body)["losses"]]
     except (ValueError, KeyError, TypeError, RecursionError):

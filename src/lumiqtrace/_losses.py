@@ -31,8 +31,8 @@ class Losses:
 
     def __init__(self, service: str, environment: str) -> None:
         self._process = os.urandom(16).hex()
-        self._service = service
-        self._environment = environment
+        self._service = _as_utf8(service)
+        self._environment = _as_utf8(environment)
         self._told: Mapping[str, int] = {}
 
     def headers(self, lost: Mapping[str, int]) -> dict[str, str]:
@@ -55,6 +55,11 @@ class Losses:
             "dropped": dict(lost),
         }
         return json.dumps(report, separators=(",", ":"))
+
+
+def _as_utf8(name: str) -> str:
+    """A file's name may hold bytes that are no UTF-8; for them the server would refuse the report."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def service_name(config: LumiqConfig) -> str:

@@ -10,7 +10,7 @@ import json
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ._batch import Batch
 from ._circuit import OPEN_AFTER, Circuit
@@ -22,6 +22,8 @@ from ._transport import Reply
 
 if TYPE_CHECKING:
     from ._spool_folder import SpoolFile
+
+_WHY: Final = {"spool_full": "the spool keeps no more", "expired": "too old"}
 
 
 class Outbox:
@@ -51,14 +53,15 @@ class Outbox:
         self._retried = 0
         self._replayed = 0
         self._queue = queue
-        # What is compressed leaves room for a request's worth in the queue, so that the oldest goes first;
-        # with a spool, which takes what memory need not hold, for most of it.
-        self._max_events = (
-            max_events // 4 if spooled else max_events - min(MAX_EVENTS_PER_BATCH, max_events // 2)
-        )
-        self._max_bytes = max_bytes // 4 if spooled else max_bytes * 3 // 4
+        # What is compressed leaves room for a request's worth in the queue, so that the oldest goes first.
+        self._max_events = max_events - min(MAX_EVENTS_PER_BATCH, max_events // 2)
+        self._max_bytes = max_bytes * 3 // 4
+        # What is in the spool as well need not be held in memory beyond this.
+        self._filed_events = max_events // 4 if spooled else self._max_events
+        self._filed_bytes = max_bytes // 4 if spooled else self._max_bytes
         self._batches: deque[Batch] = deque()
         self._adopted: deque[Batch] = deque()
+        self._unread: list[Batch] = []
         self._taken = 0
         self._encoding = 0
         self._held_events = 0
@@ -96,7 +99,7 @@ class Outbox:
 
     @property
     def given_up(self) -> int:
-        """How many events this process will not deliver, whatever becomes of them."""
+        """How many events were given up or left unread, so far."""
         return self._lost().total() + self._left
 
     def lost(self) -> dict[str, int]:
@@ -175,6 +178,7 @@ class Outbox:
         self._closed = True
         self._batches.clear()
         self._adopted.clear()
+        self._unread.clear()
         self._encoding = 0
         self._dropped["shutdown"] += lost
         return lost
@@ -209,7 +213,10 @@ class Outbox:
                 self._hold(half, 1)
         else:
             why = f"the server answered {reply.status}" if reply else "its file in the spool is damaged"
-            self._drop(outcome.reason, batch, why)
+            if reply is None and batch.gone:
+                self._drop(batch.gone, batch, _WHY[batch.gone])
+            else:
+                self._drop(outcome.reason, batch, why)
         self._make_room()
 
     def postpone(self, outcome: Outcome) -> None:
@@ -232,29 +239,45 @@ class Outbox:
 
     def lose(self, file: SpoolFile, reason: str) -> None:
         """A file is gone: given up is what was only there, and all that is too old."""
-        why = "the spool keeps no more" if reason == "spool_full" else "too old"
-        for line in (self._batches, self._adopted):
+        for line in (self._batches, self._adopted, self._unread):
             batch = next((batch for batch in line if batch.file is file), None)
             if batch is None:
                 continue
             if batch is self.sending or (reason == "spool_full" and batch.body is not None):
                 batch.file = None
+                batch.gone = reason
                 return
             line.remove(batch)
             self._hold(batch, -1)
-            self._drop(reason, batch, why)
+            self._drop(reason, batch, _WHY[reason])
             return
 
     def leave(self, batch: Batch, why: str) -> None:
-        """Its file cannot be read: it stays in the spool for the next process."""
+        """Its file cannot be read now: it stays in the spool until `take_back`, or for the next process."""
         self.sending = None
         line = self._adopted if batch.adopted else self._batches
         if line and line[0] is batch:
             line.popleft()
+            self._unread.append(batch)
             self._left += 0 if batch.adopted else batch.events
             self.complaints.add(
-                "unread", f"{batch.events} events stay in the spool, which cannot be read ({why})"
+                "unread", f"{batch.events} events stay in the spool, which cannot be read now ({why})"
             )
+
+    def take_back(self) -> None:
+        """Have what could not be read tried again, in its place."""
+        unread, self._unread = self._unread, []
+        self._adopted.extend(batch for batch in unread if batch.adopted)
+        ours = [batch for batch in unread if not batch.adopted]
+        if ours:
+            self._batches = deque(sorted([*self._batches, *ours], key=lambda batch: batch.start))
+
+    def keep_read(self, batch: Batch, body: bytes) -> None:
+        """Its file went while it was being sent: what was read of it is the only copy."""
+        if batch.file is None and batch.body is None and batch is not self._abandoned:
+            self._hold(batch, -1)
+            batch.body = body
+            self._hold(batch, 1)
 
     def take_done(self) -> list[SpoolFile]:
         done, self.done = self.done, []
@@ -305,12 +328,13 @@ class Outbox:
 
     def _make_room(self) -> None:
         """Within the bounds: what has a file stays only there, else the oldest is given up."""
-        while self._held_events > self._max_events or self._held_bytes > self._max_bytes:
+        while self._held_events > self._filed_events or self._held_bytes > self._filed_bytes:
             kept = [batch for batch in self._batches if batch.body is not None and batch is not self.sending]
             filed = [batch for batch in kept if batch.file is not None]
+            too_many = self._held_events > self._max_events or self._held_bytes > self._max_bytes
             if filed:
                 self._page_out(filed[-1])
-            elif len(kept) > 1:
+            elif too_many and len(kept) > 1:
                 self._batches.remove(kept[0])
                 self._hold(kept[0], -1)
                 self._drop("queue_full", kept[0], "the queue is full")

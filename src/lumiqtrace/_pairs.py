@@ -27,7 +27,7 @@ NAMING: Final = frozenset({"name", "key", "header", "field", "param", "parameter
 VALUED: Final = frozenset({"value", "values", "val"})
 """What its value is called there."""
 
-_AROUND: Final = " \t\"'\\[]"
+_AROUND: Final = " \t\"'\\[]*`"
 _JUDGED: Final = "input_value"
 """What pydantic calls the value that it refuses; the field stands in the line above."""
 
@@ -43,6 +43,7 @@ class Pairs:
         # One sign in all its spellings. The first letter is what the search goes by.
         self._signs = re.compile(r"[:=%\\](?:(?<=[:=])|(?<=%)(?:25){0,4}3[AaDd]|(?<=\\)u003[AaDd])").finditer
         self._name = re.compile(r"[\w.\-]+").match
+        self._words = re.compile(r"[\w\-]+(?:[ \t]{1,2}[\w\-]+){1,2}").match
         self._told = re.compile(
             rf"[=>]?(?:\s|\\[nrt]){{0,64}}(?:[bBuU]?({QUOTE}))?([\w.\-\[\]]{{1,64}})(?![\w.\-])"
         ).match
@@ -65,6 +66,11 @@ class Pairs:
             r"(?:\A|\n)([\w.\[\]\-]{1,128})\r?\n[ \t]{1,8}[^\n]{0,200}\[type=\w{1,64}, input_value\Z"
         ).search
 
+        line = r"(?:\r?\n|\\r\\n)"  # the second as `repr` shows it
+        self._part = re.compile(
+            rf"[\"']?(?:;[^\r\n\\]{{0,256}})?(?:{line}[\w\-]{{1,64}}:[^\r\n\\]{{0,256}}){{0,8}}{line}{line}"
+            rf"([\s\S]+?)(?={line}--|\Z)"
+        ).match
         content = r"(?:<!\[CDATA\[[\s\S]*?(?:\]\]>|\Z)|[^<]+)"
         self._elements = re.compile(r"(<(?:[\w\-]+:)?([\w.\-]+)(?:\s[^<>]*)?>)" + content).sub
 
@@ -99,6 +105,10 @@ class Pairs:
                 if told is not None and self._is_sensitive(told[2]):
                     named = told.end()
                     found += self._said_before(text, done, at)
+                    if part := self._part_of_form(text, at, named):
+                        found.append(part)
+                        done = part[1]
+                        continue
             hidden = self._is_sensitive(name) or (called == _JUDGED and self._was_judged(text, done, at))
             if hidden or (called in VALUED and _are_near(text, named, at)):
                 start, end = self._values.after(text, name, sign, quoted=quoted)
@@ -129,8 +139,19 @@ class Pairs:
                 return name, quoted
             opened = bare.rfind("[") if bare.endswith("]") else -1
             if opened < 1 or bare[opened - 1].isspace():
-                return first, quoted
+                return self._of_words(window) or first, quoted
             bare = bare[:opened]
+
+    def _of_words(self, window: str) -> str | None:
+        """A sensitive name of two words or three, as people write it: `API key`."""
+        match = self._words(window.rstrip().rstrip(_AROUND)[::-1])
+        if match is None:
+            return None
+        words = match[0][::-1].split()
+        names = ["_".join(words[-2:]), "_".join(words)]
+        # `\nAPI key`, as `repr` writes the beginning of a line
+        names += [name[1:] for name in names if name[0] in "nrt"]
+        return next(filter(self._is_sensitive, names), None)
 
     def _said_before(self, text: str, done: int, at: int) -> list[Span]:
         """The value that stands before its name: `"value": "...", "name": "authorization"`."""
@@ -140,6 +161,13 @@ class Pairs:
             return []
         start, end = match.span(2 if match[1] else 3)
         return [(begin + start, begin + end)]
+
+    def _part_of_form(self, text: str, at: int, named: int) -> Span | None:
+        """The value in a multipart form, below the line that names it."""
+        if "form-data" not in text[max(0, at - MAX_NAME) : at]:
+            return None
+        part = self._part(text, named)
+        return part.span(1) if part else None
 
     def _was_judged(self, text: str, done: int, at: int) -> bool:
         field = self._judged_field(text[max(done, at - 2 * MAX_BETWEEN) : at])

@@ -13,7 +13,7 @@ from typing import Final
 from ._config import BeforeSend
 from ._event import MAX_MESSAGE, Event
 from ._guard import Guard
-from ._own import own_work
+from ._own import contained, own_work
 from ._redact import Redactor
 
 _READ: Final = ("error_message", "user_id", "session_id", "tags", "metadata", "prompt", "completion")
@@ -61,7 +61,7 @@ def redacted(event: Event, redactor: Redactor) -> Event:
 def _answer(before_send: BeforeSend, event: Event) -> tuple[Event | None]:
     """What the user says about a copy, so that the event itself is whole if that fails halfway."""
     with own_work():
-        answer = before_send(_copied(event))
+        answer = contained(before_send, _copied(event))
     if answer is not None and not isinstance(answer, Event):
         raise TypeError(f"before_send gave {type(answer).__name__}; it gives the event, or None to drop it")
     return (answer,)

@@ -83,4 +83,6 @@ def _matches(entry: str, name: str, port: int) -> bool:
             return False
         entry = written
     bare = entry.strip("[]").removeprefix("*").lstrip(".")
-    return bool(bare) and (name == bare or (address is None and name.endswith("." + bare)))
+    if address is not None:
+        return address_of(bare) == address
+    return bool(bare) and (name == bare or name.endswith("." + bare))

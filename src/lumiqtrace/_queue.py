@@ -24,8 +24,8 @@ class Stats(NamedTuple):
     ours), `before_send` (what yours dropped), `shutdown`. `replayed` and `replay_dropped` are of events that
     earlier processes left in the spool: delivered by this one, or given up; they are in no other number.
     `retried` counts requests that failed and are sent again, `internal_errors` faults of ours that were kept
-    from the application, and those of your `before_send`. `unpriced_models` are those recorded at cost 0 for
-    want of a price.
+    from the application, and those of your `before_send` and `prices`. `unpriced_models` are those recorded
+    at cost 0 for want of a price.
     """
 
     recorded: int = 0

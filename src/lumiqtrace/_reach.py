@@ -19,6 +19,7 @@ from ._config import LumiqConfig
 from ._encode import compress
 from ._finding import FAILURE, NOTE, OK, WARNING, Finding, printable
 from ._proxy import Proxy, ProxyError, is_local, proxy_for
+from ._redact import redact_text
 from ._transport import INGEST_PATH, HttpTransport, Reply, TransportError
 
 if TYPE_CHECKING:
@@ -254,8 +255,8 @@ def _error_of(body: bytes) -> str:
 
 
 def _shown(text: str) -> str:
-    """A server's words, bounded. Our key is not among them: the transport takes it out of every reply."""
-    return printable(text)[:MAX_SAID]
+    """A server's words, bounded and without what looks like a key."""
+    return printable(redact_text(text))[:MAX_SAID]
 
 
 def _told(error: BaseException) -> str:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from ._errors import CommandError
+from ._finding import printable
+from ._redact import REDACTED, redact_text
 
 TIMEOUT: Final = 30.0
 """Seconds for all of it; a large trace takes its time."""
 
 MAX_TRACE_BYTES: Final = 256 * 1024 * 1024
+
+MIN_TOKEN: Final = 8
+"""Characters of a token that is one; less may stand in any word."""
+
+MAX_SAID: Final = 300
+"""Characters of the other side's own words that are shown."""
 
 
 def fetch_trace(base_url: str, project_id: str, token: str, trace_id: str) -> list[dict[str, Any]]:
@@ -22,7 +30,7 @@ def fetch_trace(base_url: str, project_id: str, token: str, trace_id: str) -> li
     path = f"/v1/traces/{quote(trace_id, safe='')}"
     status, body = _get(base_url, path, f"projectId={quote(project_id, safe='')}", token)
     if status != 200:
-        raise CommandError(f"{base_url} answered {status}: {_reason(body)}")
+        raise CommandError(f"{base_url} answered {status}: {_reason(body, token)}")
     try:
         roots = json.loads(body)
     except RecursionError:
@@ -31,9 +39,20 @@ def fetch_trace(base_url: str, project_id: str, token: str, trace_id: str) -> li
         ) from None
     except ValueError:
         raise CommandError(f"{base_url} did not answer with a trace; is it a lumiqtrace server?") from None
-    if not isinstance(roots, list):
+    if not _are_spans(roots):
         raise CommandError(f"{base_url} did not answer with a trace; is it a lumiqtrace server?")
-    return roots
+    return cast("list[dict[str, Any]]", roots)
+
+
+def _are_spans(roots: object) -> bool:
+    """Whether it is a list of objects, and so are the `children` of each, at any depth."""
+    waiting = [roots]
+    while waiting:
+        spans = waiting.pop()
+        if not isinstance(spans, list) or not all(isinstance(span, dict) for span in spans):
+            return False
+        waiting += [children for span in spans if (children := span.get("children"))]
+    return True
 
 
 def _get(base_url: str, path: str, query: str, token: str) -> tuple[int, bytes]:
@@ -53,14 +72,22 @@ def _get(base_url: str, path: str, query: str, token: str) -> tuple[int, bytes]:
                 MAX_TRACE_BYTES,
             )
     except _http.ERRORS as error:
-        raise CommandError(f"cannot reach {base_url}: {type(error).__name__}: {error}") from None
+        said = _shown(f"{type(error).__name__}: {error}", token)
+        raise CommandError(f"cannot reach {base_url}: {said}") from None
     if not answer.whole:
         raise CommandError("the trace is larger than 256 MiB; its JSON can be had with curl")
     return answer.status, answer.body
 
 
-def _reason(body: bytes) -> str:
+def _reason(body: bytes, token: str) -> str:
     try:
-        return str(json.loads(body)["error"])
+        return _shown(str(json.loads(body)["error"]), token)
     except (ValueError, KeyError, TypeError, RecursionError):
         return "no reason given"
+
+
+def _shown(text: str, token: str) -> str:
+    """What the other side said, bounded and without our token or what looks like one."""
+    if len(token) >= MIN_TOKEN:
+        text = text.replace(token, REDACTED)
+    return printable(redact_text(text))[:MAX_SAID]

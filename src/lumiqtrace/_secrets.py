@@ -19,13 +19,22 @@ _START: Final = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f]{2})|(?<=\\[nrt]))"
 # they quote with asterisks, which is why these are part of a key here.
 _KINDS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     # OpenAI, Anthropic and those who copied the shape; Stripe
-    (("sk-", "pk-", "rk-"), _START + r"[spr]k-[A-Za-z0-9_*\-]{6,}+"),
+    # OpenRouter and services of OpenAI among them; any other has a digit or a capital soon, as no word has
+    (
+        ("sk-", "pk-", "rk-"),
+        _START
+        + r"[spr]k-(?:(?:proj|ant|svcacct|admin|or|lf)-|(?=[a-z_\-]{0,64}+[0-9A-Z*]))[A-Za-z0-9_*\-]{6,}+",
+    ),
     (("sk_", "pk_", "rk_"), _START + r"[spr]k_(?:live|test)_[A-Za-z0-9*]{8,}+"),
     (("lqt_", "lqr_"), _START + r"lq[tr]_[A-Za-z0-9_*]{4,}+"),  # ours
     (("AIza",), _START + r"AIza[A-Za-z0-9_*\-]{10,}+"),  # Google
     (("ya29.",), _START + r"ya29\.[A-Za-z0-9_\-]{10,}+"),
     # Groq, xAI, Hugging Face, Perplexity, Fireworks
-    (("gsk", "xai", "hf", "pplx", "fw"), _START + r"(?:gsk|xai|hf|pplx|fw)[_-][A-Za-z0-9_*]{10,}+"),
+    # with a digit soon, or as long as no word is
+    (
+        ("gsk", "xai", "hf", "pplx", "fw"),
+        _START + r"(?:gsk|xai|hf|pplx|fw)[_-](?:(?=[A-Za-z]{0,64}+[0-9*])[A-Za-z0-9*]{16,}+|[A-Za-z]{30,}+)",
+    ),
     (
         ("AKIA", "ASIA", "ABIA", "ACCA", "AROA", "AIDA"),  # AWS
         _START + r"(?:A(?:KIA|SIA|BIA|CCA|ROA|IDA))[A-Z0-9]{16}(?![A-Za-z0-9])",
@@ -39,18 +48,31 @@ _KINDS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
         ("eyJ",),
         r"(?<![A-Za-z0-9_\-])eyJ[A-Za-z0-9_\-]{8,}+\.[A-Za-z0-9_\-]{8,}+(?:\.[A-Za-z0-9_\-]*+){1,3}+",
     ),  # a JWT
-    # what follows an Authorization scheme
-    (("earer ", "EARER "), r"(?<=[Bb]earer\ |BEARER\ )[A-Za-z0-9._~+/=\-]{8,}+"),
+    # what follows an Authorization scheme: with a digit or a capital within, or as long as no word is
+    (
+        ("earer ", "EARER "),
+        (
+            r"(?<=[Bb]earer\ |BEARER\ )"
+            r"(?:(?=[A-Za-z._~+/=\-]{0,200}+[0-9]|[A-Z]{0,9}+[a-z._~+/=\-]{1,200}+[A-Z])[A-Za-z0-9._~+/=\-]{8,}+"
+            r"|[A-Za-z0-9._~+/=\-]{24,}+)"
+        ),
+    ),
     (
         ("PRIVATE KEY",),
         # cut off, it goes to the end
         r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY[A-Z ]{0,8}-----[\s\S]*?(?:-----END [A-Z0-9 ]{0,50}-----|\Z)",
     ),
-    # user:password@ in an address; a password may hold anything but a slash and white space
-    (("://",), r"(?<=://)(?:[^\s/?#@:\"'<>]*+:[^\s/\"'<>]*|[^\s/?#@\"'<>]++)(?=@)"),
+    # user:password@ in an address; a password may hold anything but white space, and begins like no port
+    (
+        ("://",),
+        (
+            r"(?<=://)(?:[^\s/?#@:\"'<>]*+:(?![0-9]{1,5}[?#])[^\s/\"'<>]*|[^\s/?#@\"'<>]++"
+            r"|[^\s/?#@:\"'<>]*+:(?![0-9]{0,5}[/?#])[^\s@\"'<>]{1,256}+)(?=@)"
+        ),
+    ),
     (("%3A%2F%2F", "%3a%2f%2f"), r"(?<=%3[Aa]%2[Ff]%2[Ff])(?:[^\s/?#@%\"'<>&]|%(?!40|2[Ff]))++(?=%40)"),
     # The same, cut off before the @. What may be a port stays.
-    (("://",), r"(?<=://)[^\s/?#@:\"'<>\[]++:(?![0-9]{0,5}\Z)[^\s/@\"'<>]++\Z"),
+    (("://",), r"(?<=://)[^\s/?#@:\"'<>\[]++:(?![0-9]{0,5}(?:[?#]|[^\w\s]*\Z))[^\s/@\"'<>]++\Z"),
 )
 
 # Not inside a word or after a decimal point, and no later group of a UUID.

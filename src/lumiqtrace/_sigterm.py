@@ -7,10 +7,12 @@ a second one ends it at once. A forked child inherits it, and delivers what is i
 
 from __future__ import annotations
 
+import _thread
 import os
-import threading
-from types import FrameType
-from typing import Final
+import sys
+from contextlib import suppress
+from types import BuiltinFunctionType, FrameType
+from typing import Any, Final
 
 from . import _lifecycle
 from ._guard import Guard
@@ -31,15 +33,16 @@ def deliver_on_sigterm() -> None:
     Called when a client is built and when a process records its first event. Who handles the signal from
     then on simply takes our place, and may call the handler that was there before, as uvicorn does.
     """
-    if threading.current_thread() is threading.main_thread():
-        _installing(_install)
+    _installing(_install)
 
 
 def _install() -> None:
     import signal
 
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        # The main thread is asked for by trying: under eventlet none says that it is.
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, _on_sigterm)
 
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
@@ -48,16 +51,64 @@ def _on_sigterm(number: int, _frame: FrameType | None) -> None:
 
     if _came_to != os.getpid():
         _came_to = os.getpid()
-        _delivering(_deliver)
+        if _delivering(_deliver, number) is False:
+            return
     # Where a handler that was put in our place passes the signal on to us, the end is its business.
     if signal.getsignal(number) is _on_sigterm:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
 
-def _deliver() -> None:
-    # On a thread of its own: the signal may have interrupted this one while it held a lock of ours.
-    patience = _lifecycle.exit_timeout()
-    thread = threading.Thread(target=_lifecycle.end, name="lumiqtrace-sigterm", daemon=True)
-    thread.start()
-    thread.join(patience + _GRACE)
+def _deliver(number: int) -> bool:
+    """Deliver; False where it goes on after this, and the signal comes again when it is done."""
+    alone: list[bool] = []
+    over = _thread.allocate_lock()
+    over.acquire()
+
+    def end() -> None:
+        try:
+            _lifecycle.end()
+        finally:
+            over.release()
+            if alone:
+                _send_again(number)
+
+    # On a thread of its own: the signal may have interrupted this one while it held a lock of ours. Of gevent
+    # and eventlet that is a greenlet, and so is what was interrupted: their loop, which lets nobody wait, or
+    # our exporter, which would wait for itself. There the signal is over first. Not by `Thread`, whose start
+    # waits.
+    patience = _lifecycle.exit_timeout() + _GRACE
+    start = _thread.start_new_thread
+    if not isinstance(start, BuiltinFunctionType):
+        alone.append(True)
+    start(end, ())
+    if alone:
+        _wake_eventlet(number, patience)
+        return False
+    over.acquire(timeout=patience)
+    return True
+
+
+def _wake_eventlet(number: int, patience: float) -> None:
+    """Its loop sleeps on after a signal, until the next timer or an end to be read; not beyond our time."""
+    hubs = sys.modules.get("eventlet.hubs")
+    if hubs is None:
+        return
+    hub, original = hubs.get_hub(), sys.modules["eventlet.patcher"].original
+    reader, writer = os.pipe()
+    listener: Any = hub.add(hub.READ, reader, lambda _file: hub.remove(listener), None, None)
+    os.close(writer)
+    sleep = original("time").sleep
+
+    def insist() -> None:
+        sleep(patience)
+        _send_again(number)
+
+    original("_thread").start_new_thread(insist, ())
+
+
+def _send_again(number: int) -> None:
+    import signal
+
+    if signal.getsignal(number) is _on_sigterm:
+        os.kill(os.getpid(), number)

@@ -13,6 +13,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from ._config import LumiqConfig, Secret
@@ -24,6 +25,12 @@ RETRY_EVERY: Final = 60.0
 
 ALWAYS: Final = 0.1
 """Seconds between two writes with `spool="always"`."""
+
+LIST_EVERY: Final = 1.0
+"""Seconds that the look at what others have in the folder is good for."""
+
+LIST_AFTER: Final = 16
+"""It is good for this part of the limit, in bytes that we write ourselves."""
 
 MAX_ADOPTED: Final = 1000
 """Files taken over at once; the rest waits for the next turn, or for another process."""
@@ -66,6 +73,8 @@ class Spool:
         self._files: dict[str, SpoolFile] = {}
         self._bytes = 0
         self._foreign_bytes = 0
+        self._listed_at = -math.inf
+        self._written = 0
         self._made = 0
         self._off_until = 0.0
         self._failed = False
@@ -84,6 +93,7 @@ class Spool:
                 return None, []
             data = b"%s %d %d %08x\n%s" % (_MAGIC, events, len(body), zlib.crc32(body), body)
             file = self._new_file(events, self._wall(), len(data))
+            self._look_at_others(file.size)
             kept = self._foreign_bytes + (spare.size if spare else 0)
             if kept + file.size > self._max_bytes:  # what we may remove would not be enough
                 self.complain("spool", f"the spool {self._folder.path} is full; events are kept in memory")
@@ -95,6 +105,7 @@ class Spool:
                 self._switch_off(error)
                 return None, evicted
             self._register(file)
+            self._written += file.size
             self._failed = False
             return file, evicted
 
@@ -201,9 +212,24 @@ class Spool:
             self.remove(file)
         return evicted
 
-    def _take_over(self, adopted: list[SpoolFile]) -> None:
+    def _look_at_others(self, size: int) -> None:
+        """The limit is the folder's: others may have written since the last look."""
+        much = self._written + size >= self._max_bytes / LIST_AFTER
+        if self._clock() - self._listed_at < LIST_EVERY and not much:
+            return
+        # Where that fails, so will the write, which says so.
+        with suppress(OSError):
+            self._list()
+
+    def _list(self) -> dict[str, int]:
         sizes = self._folder.list()
         self._foreign_bytes = sum(blocks(size) for name, size in sizes.items() if name not in self._files)
+        self._listed_at = self._clock()
+        self._written = 0
+        return sizes
+
+    def _take_over(self, adopted: list[SpoolFile]) -> None:
+        sizes = self._list()
         self.more = False
         by_owner: dict[str, list[str]] = {}
         for name in sorted(sizes):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -30,6 +31,9 @@ MAX_IDLE: Final = 30.0
 """Seconds after which a kept connection is not trusted: what lies between forgets it without a word."""
 
 MAX_REASON: Final = 300
+
+_NUMBERED: Final = rb"\\u00(?!22|5[cC])([2-7][0-9a-fA-F])"
+"""What a key can hold where JSON writes it by its number; a quote or a backslash would end a text there."""
 
 
 class Reply(NamedTuple):
@@ -76,7 +80,7 @@ class HttpTransport:
         answer: Answer | None = None
         problem = ""
         try:
-            answer = self._without_key(self._answer(body, headers, deadline))
+            answer = self._without_key(_inflated(self._answer(body, headers, deadline)))
         except self._http.ERRORS as error:
             problem = self._reason(error)
         if answer is None:  # without the error itself, whose frames hold what the server said
@@ -164,10 +168,16 @@ class HttpTransport:
     def _without_key(self, answer: Answer) -> Answer:
         """The answer of a server that repeats the key it was given, without it."""
         key = self._key.reveal()
-        if key.encode() not in answer.body and not any(key in value for value in answer.headers.values()):
-            return answer
-        headers = {name: value.replace(key, REDACTED) for name, value in answer.headers.items()}
-        return answer._replace(headers=headers, body=answer.body.replace(key.encode(), REDACTED.encode()))
+        body = answer.body
+        # JSON may write any letter by its number; where the key is written so, it is read first.
+        if b"\\u00" in body and key.encode() in (read := re.sub(_NUMBERED, _letter, body)):
+            body = read
+        body = body.replace(key.encode(), REDACTED.encode())
+        headers = {
+            name.replace(key.lower(), REDACTED): value.replace(key, REDACTED)
+            for name, value in answer.headers.items()
+        }
+        return answer._replace(headers=headers, body=body)
 
     @staticmethod
     def _is_dropped(error: BaseException) -> bool:
@@ -192,7 +202,7 @@ class HttpTransport:
         elif isinstance(error, http.socket.gaierror):
             text = f"the name in {where} cannot be resolved ({text})"
         elif isinstance(error, UnicodeError):
-            text = f"the name in {where} is no host name"
+            text = f"a name on the way to {where} is no host name"
         # It may quote the other side, which has no business writing lines into our log.
         shown = "".join(letter if letter.isprintable() else " " for letter in text)
         return redact_text(shown)[:MAX_REASON].strip()
@@ -204,24 +214,28 @@ def _checked(answer: Answer, url: str) -> Reply:
         raise TransportError(
             "the proxy answered 407: it wants a user and password, http://user:password@host"
         )
-    body = _inflated(answer)
-    if 200 <= answer.status < 300 and not _is_json(body, whole=answer.whole):
+    if 200 <= answer.status < 300 and not _is_json(answer.body, whole=answer.whole):
         kind = answer.headers.get("content-type", "no content-type")[:60]
         raise TransportError(
             f"{url} answered {answer.status} with something that is not JSON ({kind!r}); "
             "is this the base_url of a lumiqtrace server?"
         )
-    return Reply(answer.status, answer.headers, body)
+    return Reply(answer.status, answer.headers, answer.body)
 
 
-def _inflated(answer: Answer) -> bytes:
-    """The body as it was meant; we ask for it plain, and what comes compressed all the same is cut short."""
+def _inflated(answer: Answer) -> Answer:
+    """With its body as it was meant: we ask for it plain; what comes compressed all the same is cut short."""
     if answer.headers.get("content-encoding", "identity").lower() not in ("gzip", "x-gzip", "deflate"):
-        return answer.body
+        return answer
     try:
-        return zlib.decompressobj(wbits=47).decompress(answer.body, MAX_REPLY_BYTES)
+        body = zlib.decompressobj(wbits=47).decompress(answer.body, MAX_REPLY_BYTES)
     except zlib.error:
-        return answer.body
+        return answer
+    return answer._replace(body=body)
+
+
+def _letter(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 16)])
 
 
 def _is_json(body: bytes, *, whole: bool) -> bool:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from queue import Empty
 
+from ._own import enter_own_thread
+
 
 class Worker:
     """Runs `step(slept)` when `until()` seconds are over or it is woken; None sleeps until then.
@@ -34,6 +36,7 @@ class Worker:
         self._step = step
         self._ended = ended
         self._stopped = False
+        self._parking = False
         self._starting = threading.Lock()
         # SimpleQueue.put is reentrant, which Event.set is not: a destructor may submit at any point.
         # Looked up when it is made: gevent and eventlet, patched in after our import, have their own.
@@ -47,6 +50,7 @@ class Worker:
         if self._stopped or not self._starting.acquire(blocking=False):
             return self.thread is not None
         try:
+            self._parking = False
             thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             thread.start()
         except RuntimeError:  # the interpreter is ending, or the process may have no more threads
@@ -71,9 +75,18 @@ class Worker:
         self._stopped = True
         self._calls.put(None)
 
+    def park(self, timeout: float) -> None:
+        """End the thread after what it does now, in `timeout` seconds; the next work starts it again."""
+        thread = self.thread
+        if thread is not None:
+            self._parking = True
+            self._calls.put(None)
+            thread.join(timeout)
+
     def _run(self) -> None:
+        enter_own_thread()
         try:
-            while not self._stopped:
+            while not (self._stopped or self._parking):
                 self._step(self._sleep())
             if self._ended is not None:
                 self._ended()

@@ -6,6 +6,7 @@ A mistake is one sentence on standard error and exit status 1; a wrong option is
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import os
@@ -13,11 +14,15 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from ._config import LumiqConfig
 from ._errors import CommandError, ConfigError, MissingExtraError
-from ._finding import Finding
+from ._finding import Finding, printable
 from ._version import __version__
+
+_UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""The system's errors for a file, a disk or a terminal that takes no more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,16 +33,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], None] = parsed.run
     try:
+        _check_texts(parsed)
         run(parsed)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # else Python does it later, where nobody catches what it raises
     except (CommandError, ConfigError, MissingExtraError) as error:
-        print(f"lumiqtrace: {error}", file=sys.stderr)
-        return 1
+        return _failed(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return 0
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        _write_no_more()
+        return _failed(f"the output cannot be written: {error.strerror}")
     return 0
+
+
+def _failed(why: object) -> int:
+    """Say it; gives the exit status."""
+    print(f"lumiqtrace: {printable(str(why))}", file=sys.stderr)
+    return 1
+
+
+def _write_no_more() -> None:
+    """What is still to be written goes nowhere, rather than to fail again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _check_texts(parsed: argparse.Namespace) -> None:
+    """Bytes that are no UTF-8 have no place in an address; in the path of a folder they have.
+
+    A token is looked at where it is used, and shown nowhere.
+    """
+    for name, value in vars(parsed).items():
+        if isinstance(value, str) and name != "token" and not _is_utf8(value):
+            raise CommandError(f"{name}: {value!r} is not UTF-8; write it in the letters that it is made of")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _demo(parsed: argparse.Namespace) -> None:
@@ -136,6 +177,8 @@ def _required(value: str | None, option: str, variable: str) -> str:
     found = value or os.environ.get(variable)
     if not found:
         raise CommandError(f"pass {option} or set {variable}; `lumiqtrace serve` printed it at first")
+    if not _is_utf8(found):
+        raise CommandError(f"{option}: what it or {variable} holds is not UTF-8; copy it again")
     return found
 
 

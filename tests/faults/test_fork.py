@@ -185,3 +185,45 @@ assert size_now < size + 1_000_000, (size, size_now)
 """
     run(code.replace("EVENTS", str(EVENTS)).replace("FORKS", str(EVENTS // 400)), backend)
     assert len(once(backend)) == 2004 + EVENTS + EVENTS // 400
+
+
+SLOW_IMPORT = """
+import os, signal, sys, threading, time
+begun = threading.Event()
+class Slowly:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            begun.set()
+            time.sleep(0.5)
+sys.meta_path.insert(0, Slowly())
+
+def work():
+    emit("work")
+    @lumiqtrace.observe_llm
+    def fail(): raise ValueError
+    @lumiqtrace.observe_llm
+    def call(): return "text"
+    call()
+    try: fail()
+    except ValueError: pass
+
+first = threading.Thread(target=work)
+first.start()
+begun.wait({wait})
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    work()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+first.join()
+"""
+
+
+@pytest.mark.parametrize("module", ["_spool", "providers._returned", "providers._failure"])
+def test_a_fork_while_an_application_thread_imports_a_part_of_ours(backend, tmp_path, module):
+    # The spool is imported by `init`: nobody waits for that here.
+    code = SLOW_IMPORT.format(module=f"lumiqtrace.{module}", wait=0 if module == "_spool" else 20)
+    if module == "_spool":
+        code = "import sys\nassert 'lumiqtrace._spool' in sys.modules\n" + code
+    run(code, backend, spool_dir=str(tmp_path / "spool"))

@@ -35,6 +35,10 @@ FAULTS = {
     "a page": answering(200, {"content-type": "text/html"}, b"<html>"),
     "server error": answering(500),
     "unauthorized": answering(401, body=f'{{"error":"unknown key {KEY}"}}'.encode()),
+    "unauthorized, packed": answering(
+        401, {"content-encoding": "gzip"}, compress([f'{{"error":"unknown key {KEY}"}}'.encode()])
+    ),
+    "unauthorized, escaped": answering(401, body=f'{{"error":"unknown key \\u006c{KEY[1:]}"}}'.encode()),
     "rejected": answering(404, body=KEY.encode()),
     "redirected": answering(302, {"location": f"http://127.0.0.1/?key={KEY}"}),
     "refused lines": answering(202, {}, f'{{"accepted":0,"errors":["no {KEY}"]}}'.encode()),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import textwrap
 import threading
 import time
 
 import pytest
-from backend import KEY
+from backend import KEY, Answer
+from emitting import wait_for
 from process_helpers import names, once, run, started
 
 import lumiqtrace
@@ -125,29 +128,44 @@ assert "lumiqtrace-exporter" in [thread.name for thread in threading.enumerate()
 
 def test_an_exporter_thread_that_died_is_started_again(backend):
     code = """
-    import threading
+    import ctypes, threading
+    emit("one")
+    assert client.flush(20)
+    ours = next(thread for thread in threading.enumerate() if thread.name == "lumiqtrace-exporter")
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ours.ident), ctypes.py_object(SystemExit))
+    emit("two")
+    client.flush(0.5)
+    ours.join(20)
+    assert not ours.is_alive()
+    emit("three")
+    assert client.flush(20)
+    stats = client.stats()
+    assert (stats.recorded, stats.sent, stats.queued) == (3, 3, 0), stats
+    """
+    run(code, backend)
+    assert once(backend) == ["one", "three", "two"]
+
+
+def test_a_transport_that_would_end_the_program_costs_a_retry(backend):
+    code = """
+    import logging
     from lumiqtrace._transport import HttpTransport
+    logging.disable()
     lumiqtrace.shutdown()
-    fatal = threading.Event()
+    fatal = []
     class Dying(HttpTransport):
         def send(self, *args):
-            if not fatal.is_set():
-                fatal.set()
+            if not fatal:
+                fatal.append(True)
                 raise SystemExit("as a bug would")
             return super().send(*args)
     client = lumiqtrace.Client(client.config, Dying)
-    def record(name):
-        span = lumiqtrace.Span(client, name, "general", {})
-        span.begin().end()
-    record("one")
-    client.flush(0.5)
-    record("two")
+    lumiqtrace.Span(client, "work", "general", {}).begin().end()
     assert client.flush(20)
-    stats = client.stats()
-    assert (stats.recorded, stats.sent, stats.queued) == (2, 2, 0), stats
+    assert (client.stats().sent, client.stats().internal_errors) == (1, 1), client.stats()
     """
     run(code, backend)
-    assert once(backend) == ["one", "two"]
+    assert once(backend) == ["work"]
 
 
 # ---- freeze and thaw ---------------------------------------------------------------------------------
@@ -211,3 +229,87 @@ def test_shutdown_and_init_in_turn_leave_no_threads(backend):
         if thread.name == "lumiqtrace-exporter":
             thread.join(10)
             assert not thread.is_alive()
+
+
+# ---- shutdown, once more, and from where it cannot wait ------------------------------------------------------
+
+
+@pytest.fixture
+def hanging(backend):
+    """A backend that answers no request before `release` is set; `asked` once it has one."""
+    backend.asked, backend.release = threading.Event(), threading.Event()
+
+    def hang(_request):
+        backend.asked.set()
+        backend.release.wait(40)
+        return Answer()
+
+    backend.answer = hang
+    yield backend
+    backend.release.set()
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+def test_a_second_shutdown_waits_for_the_first_and_answers_the_same(hanging, delivered):
+    client = lumiqtrace.init(KEY, base_url=hanging.url)
+    with lumiqtrace.span("work"):
+        pass
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(client.shutdown(30 if delivered else 1)))
+    first.start()
+    assert hanging.asked.wait(20)
+    wait_for(lambda: client.closed)
+    if delivered:
+        threading.Timer(0.2, hanging.release.set).start()
+    answers.append(client.shutdown(30))
+    stats = client.stats()
+    first.join()
+    assert answers == [delivered, delivered]
+    assert client.shutdown(0) is delivered
+    assert (stats.sent, stats.dropped) == ((1, {}) if delivered else (0, {"shutdown": 1}))
+
+
+@pytest.mark.parametrize("whose", ["before_send", "prices", "a log handler"])
+@pytest.mark.parametrize("call", ["flush", "shutdown"])
+def test_what_our_thread_calls_does_not_wait_for_itself(backend, whose, call):
+    handler = "logging.getLogger('lumiqtrace').addHandler(Asking())" if whose == "a log handler" else ""
+    option = f", {whose}=ask" if not handler else ""
+    code = f"""
+    import logging, time
+    from test_exporter import Priced
+    longest = 0.0
+    def ask(event):
+        global longest
+        began = time.monotonic()
+        lumiqtrace.{call}(20)
+        longest = max(longest, time.monotonic() - began)
+        return event if {whose!r} == "before_send" else 0.5
+    class Asking(logging.Handler):
+        def emit(self, record): ask(None)
+    logging.getLogger("lumiqtrace").addHandler(logging.NullHandler())
+    {handler}
+    key, url = client.config.api_key.reveal(), client.config.base_url
+    client = lumiqtrace.init(key, base_url=url, shutdown_timeout=20, flush_interval=3600{option})
+    for number in range(250): client.record(Priced(number))
+    began = time.monotonic()
+    client.flush(20)
+    client.shutdown(20)
+    assert time.monotonic() - began < 15
+    assert longest < 10, longest
+    print(client.stats().sent, client.stats().dropped)
+    """
+    failed = threading.Event()
+
+    def answer(_request):
+        if failed.is_set():
+            return Answer()
+        failed.set()
+        return Answer(503)
+
+    backend.answer = answer
+    assert run(f"import sys; sys.path[:0] = {sys.path!r}\n" + textwrap.dedent(code), backend) == "250 {}\n"
+
+
+def test_aflush_where_no_thread_can_be_started(backend):
+    run(NO_THREADS + "import asyncio\nassert asyncio.run(lumiqtrace.aflush(20))", backend)
+    assert len(once(backend)) == 250

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -93,4 +95,100 @@ gevent.sleep(30)
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stderr) == (-15, "")
+    assert once(backend) == ["work"]
+
+
+@pytest.mark.parametrize("pause", [1, 0.005], ids=["idle", "busy"])
+@pytest.mark.parametrize("library", PATCH)
+def test_sigterm_while_the_loop_waits(backend, library, pause):
+    """The handler then runs inside the loop, which lets nobody wait.
+
+    The loop wakes now and then: a signal that comes just before a wait is heard when that wait is over.
+    """
+    init = f"lumiqtrace.init({KEY!r}, base_url={backend.url!r}, flush_interval=3600, shutdown_timeout=20)"
+    code = (
+        ORDERS["before import"].format(patch=PATCH[library], init=init)
+        + f"""
+import socket, time
+def tick():
+    while True: time.sleep({pause})
+def serve():
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.accept()
+spawn(serve)
+spawn(tick)
+with lumiqtrace.span("work"): pass
+time.sleep(0.1)
+print("ready", flush=True)
+time.sleep(60)
+"""
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline()
+        process.terminate()
+        assert process.wait(30) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
+    assert once(backend) == ["work"]
+
+
+@pytest.mark.parametrize("library", PATCH)
+def test_a_second_sigterm_ends_at_once_where_the_loop_waits(backend, library):
+    asked, release = threading.Event(), threading.Event()
+
+    def hang(_request):
+        asked.set()
+        release.wait(40)
+        return Answer()
+
+    backend.answer = hang
+    init = f"lumiqtrace.init({KEY!r}, base_url={backend.url!r}, flush_interval=3600, shutdown_timeout=40)"
+    code = (
+        ORDERS["before import"].format(patch=PATCH[library], init=init)
+        + """
+import time
+def tick():
+    while True: time.sleep(0.005)
+spawn(tick)
+with lumiqtrace.span("work"): pass
+print("ready", flush=True)
+time.sleep(60)
+"""
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline()
+        process.terminate()
+        assert asked.wait(30)
+        process.terminate()
+        assert process.wait(20) == -signal.SIGTERM
+    finally:
+        release.set()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("library", PATCH)
+def test_a_sigterm_that_interrupts_our_own_greenlet(backend, library):
+    """Waited for there, the delivery would wait for itself."""
+    init = f"""
+import os, signal
+def ask(event):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return event
+lumiqtrace.init({KEY!r}, base_url={backend.url!r}, before_send=ask, shutdown_timeout=50)
+"""
+    code = ORDERS["before import"].format(patch=PATCH[library], init=init) + (
+        "import time\nwith lumiqtrace.span('work'): pass\ntime.sleep(60)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == -signal.SIGTERM
     assert once(backend) == ["work"]

@@ -110,7 +110,8 @@ ready = context.Event()
 def work():
     emit("work")
     ready.set()
-    threading.Event().wait(30)
+    # A signal that comes just before a wait is heard when that wait is over.
+    for _ in range(600): threading.Event().wait(0.05)
 worker = context.Process(target=work)
 worker.start()
 ready.wait(20)
@@ -226,3 +227,21 @@ def test_the_second_ctrl_c_ends_at_once_with_the_status_of_the_first(hanging):
         assert process.wait(30) in (-signal.SIGINT, 1)
         said = process.stderr.read()
     assert said.count("Traceback") == 1, "that of the first, which is the application's"
+
+
+def test_ctrl_c_in_a_shutdown_is_the_applications_and_the_rest_is_counted(hanging):
+    code = (
+        STUCK
+        + """
+try:
+    lumiqtrace.shutdown(50)
+except KeyboardInterrupt:
+    print("mine", client.stats().dropped, lumiqtrace.shutdown(), flush=True)
+"""
+    )
+    with started(code, hanging, shutdown_timeout=50) as process:
+        assert hanging.asked.wait(30)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "mine {'shutdown': 1} False\n"
+        assert process.wait(30) == 0
+        assert "1 events were not delivered before the end" in process.stderr.read()

@@ -23,8 +23,9 @@ from lumiqtrace._event import Event
 from lumiqtrace._transport import HttpTransport, TransportError
 from lumiqtrace.server import SqliteStore, running
 from lumiqtrace.server.loss_log import LossLog, sentence
-from lumiqtrace.server.losses import MAX_REPORT_BYTES, parse_report
+from lumiqtrace.server.losses import MAX_COUNT, MAX_REASONS, MAX_REPORT_BYTES, parse_report
 from lumiqtrace.server.storage.base import LossReport, NewEvent, Rise
+from lumiqtrace.server.storage.losses import MAX_ROWS
 from lumiqtrace.testing import FakeClock
 
 WAIT = 20
@@ -126,7 +127,7 @@ def test_another_project_sees_none_of_it(api: Api, other: Api) -> None:
         report({}),
         report({"queue_full": 0}),
         report({"queue_full": -1}),
-        report({"queue_full": 2**60}),
+        report({"queue_full": 2**48 + 1}),
         report({"queue_full": "12"}),
         report({"queue_full": True}),
         report({"queue_full": 1.5}),
@@ -225,7 +226,7 @@ def test_any_header_at_all_gives_a_report_or_none(header: str) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["queue_full", "rejected", "shutdown"]), st.integers(1, 2**53), min_size=1
+        st.sampled_from(["queue_full", "rejected", "shutdown"]), st.integers(1, 2**48), min_size=1
     )
 )
 def test_what_a_sender_reports_is_what_is_read(dropped: dict[str, int]) -> None:
@@ -276,6 +277,36 @@ def test_a_project_keeps_the_counts_that_were_reported_last(
             store.write("p", [new_event()], losses=lost).result(WAIT)
         assert [loss.service for loss in store.losses("p")] == [f"s{number}" for number in range(24, 14, -1)]
         assert len(store.losses("q")) == 1
+
+
+def test_a_process_with_ever_new_reasons_has_no_more_room_than_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lumiqtrace.server.storage.losses.MAX_ROWS", 10)
+    with closing(SqliteStore(tmp_path / "events.db")) as store:
+        for number in range(25):
+            lost = LossReport(PROCESS, "checkout", None, {f"r{number}": 1})
+            store.write("p", [new_event()], losses=lost).result(WAIT)
+        assert [loss.reason for loss in store.losses("p")] == [f"r{number}" for number in range(24, 14, -1)]
+
+
+def test_the_largest_counts_of_all_rows_can_be_added_up(tmp_path: Path) -> None:
+    largest = {str(number): MAX_COUNT for number in range(MAX_REASONS)}
+    path = tmp_path / "events.db"
+    with closing(SqliteStore(path)) as store:
+        store.write("p", [new_event()], losses=LossReport(PROCESS, "s", None, largest)).result(WAIT)
+    with closing(sqlite3.connect(path)) as connection:  # rows for one reason, as many as a project may have
+        connection.execute("UPDATE losses SET process = reason || process, reason = 'r'")
+        columns = "project, process, reason, service, environment, events, first_seen, last_seen"
+        chosen = columns.replace("process", "process || '-' || n")
+        connection.execute(
+            f"WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < {MAX_ROWS // MAX_REASONS - 1}) "
+            f"INSERT INTO losses ({columns}) SELECT {chosen} FROM losses, t"
+        )
+        connection.commit()
+    with closing(SqliteStore(path)) as store:
+        [loss] = store.losses("p")
+        assert (loss.processes, loss.events) == (MAX_ROWS, MAX_ROWS * MAX_COUNT)
 
 
 def test_a_rise_is_one_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

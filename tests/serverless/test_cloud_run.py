@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import threading
 import types
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import flask
 import pytest
 import starlette.exceptions
+import werkzeug.exceptions
 from backend import KEY, Answer
 from cloudevents.http import CloudEvent
 from hypothesis import given, settings
@@ -23,6 +26,7 @@ from werkzeug.exceptions import HTTPException
 import lumiqtrace
 from lumiqtrace.integrations._invocation import answer_of, status_of_answer
 from lumiqtrace.integrations.cloud_run import traced_function
+from lumiqtrace.integrations.serverless import flush_on_return
 
 app = flask.Flask("functions")
 
@@ -181,17 +185,172 @@ def test_an_incoming_trace_is_continued_where_it_is_trusted(client, backend):
     assert (joined["trace_id"], joined["parent_span_id"]) == (trace, parent)
 
 
-def test_inside_a_trace_a_call_is_a_part_of_it_and_leaves_the_delivery_to_it(client, backend):
+def test_inside_a_trace_a_call_is_a_part_of_it_and_leaves_the_delivery_to_ours_alone(client, backend):
     @traced_function
     def function(request):
         pass
 
-    with lumiqtrace.span("outside"):
-        function(request())
+    @traced_function
+    def around(request):
+        function(request)
         assert not backend.requests
-    lumiqtrace.flush()
+
+    around(request())
     child, outside = backend.events
     assert child["parent_span_id"] == outside["span_id"]
+    with lumiqtrace.span("the user's own"):
+        function(request())
+        assert len(backend.events) == 3
+    flush_on_return(lambda: [function(request()), len(backend.events)])()
+    assert [len(sent.events) for sent in backend.requests] == [2, 1, 2]
+
+
+class LeftError(Exception):
+    pass
+
+
+def leaving(kept, fails):
+    """Functions, sync and async, that keep a generator which holds a span and a user's context open."""
+
+    def tokens():
+        with lumiqtrace.span("stream"), lumiqtrace.context(user_id="ada"):
+            yield "a"
+            yield "b"
+
+    @traced_function
+    def function(request):
+        kept.append(tokens())
+        next(kept[-1])
+        if fails:
+            raise LeftError
+        return "answer"
+
+    @traced_function
+    async def afunction(request):
+        return function.__wrapped__(request)
+
+    return function, lambda request: asyncio.run(afunction(request))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("kind", [0, 1], ids=["sync", "async"])
+def test_what_a_call_left_open_is_no_part_of_the_next(kind, fails, client, backend):
+    kept = []
+    leave = leaving(kept, fails)[kind]
+
+    @traced_function
+    def after(request):
+        with lumiqtrace.span("work"):
+            return "answer"
+
+    for number in (1, 2):
+        with suppress(LeftError):
+            leave(request())
+        assert lumiqtrace.get_current_trace_id() is None
+        assert after(request()) == "answer"
+        assert len(backend.events) == 3 * number
+        left, work, root = backend.events[-3:]
+        assert left["trace_id"] != root["trace_id"]
+        assert work["parent_span_id"] == root["span_id"]
+        assert "parent_span_id" not in root
+        assert {event.get("user_id") for event in (work, root)} == {None}
+    for generator in kept:
+        generator.close()
+    assert lumiqtrace.get_current_trace_id() is None
+
+
+def hidden(function):
+    """A plain function around a coroutine function, as a decorator may be."""
+
+    @functools.wraps(function)
+    def wrapper(*args):
+        return function(*args)
+
+    return wrapper
+
+
+def test_a_coroutine_is_a_part_of_the_call_that_gave_it(client, backend):
+    @traced_function
+    @hidden
+    async def function(request):
+        await asyncio.sleep(0)
+        with lumiqtrace.span("inside"):
+            raise LeftError
+
+    with pytest.raises(LeftError):
+        asyncio.run(function(request()))
+    inside, outside = backend.events
+    assert (inside["parent_span_id"], outside["status"]) == (outside["span_id"], "error")
+
+
+@pytest.fixture
+def patient(backend):
+    """A client that sends nothing by itself for as long as a test takes."""
+    return lumiqtrace.init(KEY, base_url=backend.url, flush_interval=600)
+
+
+def test_a_call_that_is_cancelled_is_delivered_without_waiting(patient, backend):
+    @traced_function
+    async def function(request):
+        with lumiqtrace.span("paid call"):
+            await asyncio.Event().wait()
+
+    async def main():
+        call = asyncio.ensure_future(function(arequest()))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(main())
+    backend.wait_for(lambda: len(backend.events) == 2)
+    assert {event["status"] for event in backend.events} == {"cancelled"}
+
+
+def test_a_stream_whose_client_left_is_delivered_without_waiting(patient, backend):
+    @traced_function
+    async def function(request):
+        async def pieces():
+            yield b"a"
+            yield b"b"
+
+        return StreamingResponse(pieces())
+
+    async def main():
+        answer = await function(arequest())
+        assert await anext(answer.body_iterator) == b"a"
+
+    asyncio.run(main())
+    gc.collect()
+    backend.wait_for(lambda: len(backend.events) == 1)
+    assert root(backend)["status"] == "cancelled"
+
+
+def test_an_error_that_is_no_answer_is_an_error(client, backend):
+    class HTTPException(Exception):  # noqa: N818 - as clients call what they got from others
+        code = 404
+
+    @traced_function
+    def function(request):
+        raise HTTPException
+
+    @traced_function
+    def on_event(event):
+        flask.abort(404)
+
+    with pytest.raises(HTTPException):
+        function(request())
+    with pytest.raises(werkzeug.exceptions.NotFound):
+        on_event(upload())
+    assert [event["status"] for event in backend.events] == ["error", "error"]
+    assert backend.events[0]["tags"]["http.status_code"] == "500"
+    assert "http.status_code" not in backend.events[1]["tags"]
+
+
+@pytest.mark.parametrize(("answer", "status"), [({"answer": 1}, "200"), (("no", 404), "404"), (None, None)])
+def test_an_answer_without_a_status_is_sent_with_200(answer, status, client, backend):
+    assert traced_function(lambda request: answer)(request()) is answer
+    assert root(backend)["tags"].get("http.status_code") == status
 
 
 def test_a_trace_out_of_the_sample_costs_no_request(backend):

@@ -69,6 +69,7 @@ def test_every_call_is_delivered_before_its_answer_and_sigterm_loses_nothing(tar
         "faas.target": target,
         "http.method": "GET",
         "http.path": root["tags"]["http.path"],
+        "http.status_code": "200",
     }
     child = next(event for event in backend.events if event.get("parent_span_id") == root["span_id"])
     assert (child["name"], child["trace_id"]) == ("look up", root["trace_id"])

@@ -9,7 +9,7 @@ import math
 import threading
 
 import pytest
-from backend import Answer
+from backend import KEY, Answer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,7 +228,61 @@ def test_a_generator_that_is_left_flushes_when_it_is_closed(backend, client):
     next(made)
     assert backend.events == []
     made.close()
+    backend.wait_for(lambda: len(backend.events) == 1)
+
+
+def test_a_generator_that_is_given_up_waits_for_nothing(backend):
+    released = threading.Event()
+
+    def hang(_request):
+        assert released.wait(30)
+        return Answer()
+
+    backend.answer = hang
+    lumiqtrace.init(KEY, base_url=backend.url, flush_interval=600, flush_timeout=30)
+    made = flush_on_return(generator)(1)
+    next(made)
+    closing = threading.Thread(target=made.close)
+    closing.start()
+    closing.join(15)
+    closed = not closing.is_alive()
+    released.set()
+    assert closed
+    backend.wait_for(lambda: len(backend.events) == 1)
+
+
+def test_a_coroutine_that_a_plain_wrapper_gives_is_flushed_when_it_is_over(backend, client):
+    @flush_on_return
+    @functools.wraps(coroutine)
+    def wrapped(value):
+        return coroutine(value)
+
+    assert asyncio.run(wrapped(7)) == 7
     assert len(backend.events) == 1
+
+
+def test_a_call_that_outlives_the_outermost_flushes_for_itself(backend, client):
+    async def main():
+        inside, go = asyncio.Event(), asyncio.Event()
+
+        @flush_on_return
+        async def inner():
+            inside.set()
+            await go.wait()
+            work()
+
+        @flush_on_return
+        async def outer():
+            task = asyncio.ensure_future(inner())
+            await inside.wait()
+            return task
+
+        task = await outer()
+        go.set()
+        await task
+        assert len(backend.events) == 1
+
+    asyncio.run(main())
 
 
 def test_a_coroutine_that_is_closed_waits_for_nothing(backend, client):

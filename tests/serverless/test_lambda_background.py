@@ -148,6 +148,43 @@ def test_a_handler_that_is_not_ours_is_not_waited_for(tmp_path, backend):
         assert len(invocations(backend)) == 1
 
 
+# Whoever waits for a handler that never tells waits in vain: as long as a test does, and longer.
+IMPATIENT = """
+extension = __import__("lumiqtrace.integrations._extension", fromlist=["x"])
+extension.PATIENCE = 3600
+"""
+
+
+@pytest.mark.parametrize(
+    "handlers",
+    [
+        "@traced_handler(background=True)\ndef other(event, context): ...\n@traced_handler(flush_timeout=20)\n",
+        "@traced_handler(flush_timeout=20)\n@traced_handler(background=True)\n",
+    ],
+    ids=["beside", "above"],
+)
+def test_a_handler_without_it_is_not_waited_for(handlers, tmp_path, backend):
+    code = IMPATIENT + handlers + "def handler(event, context):\n    work()\n"
+    with sandbox(tmp_path, code, backend.url, freezes=True) as box:
+        for number in (1, 2):
+            assert box.invoke(number, seconds=300.0).kind == "response"
+            assert len(backend.events) == 2 * number
+
+
+def test_each_handler_has_its_own_limit(tmp_path, backend):
+    code = """
+    @traced_handler(flush_timeout=0.0, background=True)
+    def other(event, context):
+        pass
+    @traced_handler(flush_timeout=20, background=True)
+    def handler(event, context):
+        work()
+    """
+    with sandbox(tmp_path, code, backend.url, freezes=True) as box:
+        box.invoke()
+        assert len(backend.events) == 2
+
+
 def test_a_call_further_out_that_flushes_leaves_the_extension_nothing_to_wait_for(tmp_path, backend):
     code = """
     from lumiqtrace.integrations.serverless import flush_on_return
@@ -171,7 +208,7 @@ def test_a_handlers_forked_child_does_not_touch_the_extension(tmp_path, backend)
         with extended._registration[1]._changed:  # as the extension's thread may hold it at the fork
             child = os.fork()
             if not child:
-                os._exit(0 if extended._registration[1].hold("r") is False else 1)
+                os._exit(0 if extended._registration[1].hold("r", 1.0) is False else 1)
         return os.waitpid(child, 0)[1]
     """
     with sandbox(tmp_path, code, backend.url, freezes=True) as box:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import math
 import threading
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -138,3 +139,62 @@ def test_a_timeout_of_no_use_is_refused(timeout):
 def test_what_is_no_handler_is_refused(thing):
     with pytest.raises(TypeError, match="a handler is needed"):
         traced_handler()(thing)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_handler_left_open_is_no_part_of_the_next_invocation(fails, backend, client):
+    kept = []
+
+    def rows():
+        with lumiqtrace.span("rows"), lumiqtrace.context(user_id="ada"):
+            yield 1
+            yield 2
+
+    @traced_handler
+    def leaving(event, context):
+        with lumiqtrace.span("work"):
+            pass
+        if event:
+            kept.append(rows())
+            next(kept[-1])
+        if fails:
+            raise ValueError
+
+    for event in (True, False):
+        with suppress(ValueError):
+            leaving(event, None)
+        assert lumiqtrace.get_current_trace_id() is None
+    with lumiqtrace.span("around") as around:
+        with suppress(ValueError):
+            leaving(False, None)
+        assert lumiqtrace.get_current_span_id() == around.span_id
+    roots = invocations(backend)
+    assert [root.get("user_id") for root in roots] == [None] * 3
+    assert len({root["trace_id"] for root in roots} - {around.trace_id}) == 3
+    parents = [event["parent_span_id"] for event in backend.events if event["name"] == "work"]
+    assert parents == [root["span_id"] for root in roots]
+    assert "ada" not in {event.get("user_id") for event in backend.events}
+    kept[0].close()
+
+
+def test_the_event_loop_that_the_host_has_set_stays(client):
+    @traced_handler
+    async def ahandler(event, context):
+        return asyncio.get_running_loop()
+
+    def run():
+        mine = asyncio.new_event_loop()
+        asyncio.set_event_loop(mine)
+        try:
+            assert ahandler(None, None) is not mine
+            kept.append(asyncio.get_event_loop() is mine)
+        finally:
+            asyncio.set_event_loop(None)
+            mine.close()
+
+    kept = []
+    run()
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert kept == [True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from contextlib import contextmanager
@@ -57,6 +58,18 @@ def test_an_invocation_is_the_trace_of_the_readme(backend):
     assert call["user_id"] == "u-7"
     assert call["cost_usd"] > 0
     assert (refused["status"], refused["tags"]["http.status_code"]) == ("success", "400")
+
+
+def test_a_body_of_any_kind_is_answered(backend):
+    with deployed(backend) as box:
+        for body in ("[]", '"x"', "null", "not json", "", '{"question": 7}'):
+            refused = box.invoke({**request({}), "body": body}, 25.0)
+            assert (refused.kind, refused.json["statusCode"]) == ("response", 400)
+        encoded = base64.b64encode(json.dumps(QUESTION).encode()).decode()
+        good = box.invoke({**request({}), "body": encoded, "isBase64Encoded": True}, 25.0)
+        assert good.json["statusCode"] == 200
+        odd = box.invoke({**request({}), "body": "%", "isBase64Encoded": True}, 25.0)
+        assert odd.json["statusCode"] == 400
 
 
 def test_without_a_key_it_runs_untraced(backend):

@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 
-from backend import KEY
+from backend import KEY, Answer
 from lambda_sandbox import sandbox
+
+import lumiqtrace
+from lumiqtrace.integrations import _snapstart
 
 HANDLER = """
 work("at initialisation")
@@ -76,3 +80,53 @@ def test_two_sandboxes_of_one_snapshot_make_different_ids(backend):
     for name in ("event_id", "span_id"):
         assert len({event[name] for event in backend.events}) == 6
     assert len({event["trace_id"] for event in backend.events}) == 3
+
+
+def test_what_is_recorded_meanwhile_is_delivered(backend):
+    client = lumiqtrace.init(KEY, base_url=backend.url, flush_interval=600)
+    enough = threading.Event()
+
+    def record():
+        while not enough.is_set():
+            with lumiqtrace.span("meanwhile"):
+                pass
+            enough.wait(0.0002)
+
+    thread = threading.Thread(target=record)
+    thread.start()
+    for number in range(10):
+        backend.wait_for(lambda number=number: client.stats().recorded > 100 * number)
+        _snapstart._let_go()
+    enough.set()
+    thread.join()
+    assert lumiqtrace.flush(20)
+    stats = client.stats()
+    assert (stats.sent, stats.dropped) == (stats.recorded, {})
+    assert len({event["span_id"] for event in backend.events}) == stats.recorded
+
+
+def test_what_cannot_be_delivered_is_kept_with_its_ids_and_without_threads(backend, monkeypatch):
+    monkeypatch.setattr(_snapstart, "FLUSH_SECONDS", 0.2)
+    backend.answer = lambda _: Answer(503)
+    client = lumiqtrace.init(KEY, base_url=backend.url, flush_interval=600)
+    with lumiqtrace.span("at initialisation"):
+        pass
+    _snapstart._let_go()
+    assert "lumiqtrace-exporter" not in {thread.name for thread in threading.enumerate()}
+    assert client.stats().queued == 1
+    backend.answer = lambda _: Answer()
+    assert lumiqtrace.flush(20)
+    tried, *_, delivered = backend.requests
+    assert tried.events == delivered.events
+    assert len(backend.events) == 1
+
+
+def test_a_trace_that_is_held_stays_held(backend):
+    lumiqtrace.init(KEY, base_url=backend.url, sample_rate=1e-9, sample_errors=True)
+    outer = lumiqtrace.span("warm up").begin()
+    with lumiqtrace.span("inside"):
+        pass
+    _snapstart._let_go()
+    outer.end(ValueError("no"))
+    assert lumiqtrace.flush(20)
+    assert [event["name"] for event in backend.events] == ["inside", "warm up"]

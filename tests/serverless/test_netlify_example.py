@@ -10,8 +10,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import tomllib
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -143,11 +145,66 @@ def test_a_provider_that_hangs_is_a_timeout(backend):
     assert (event["status"], event["error_code"]) == ("timeout", "TimeoutError")
 
 
-def test_a_key_in_the_providers_message_does_not_leave(backend, models):
-    with deployed(KEY, backend.url, models, MODEL="sk-proj-abc123") as url:
+@pytest.mark.parametrize(
+    "key", ["sk-proj-abc123", "gsk_abcdefghijklmnop", "AIzaSyA1234567890abc", "Bearer abcdefghijklmnop"]
+)
+def test_a_key_in_the_providers_message_does_not_leave(key, backend, models):
+    with deployed(KEY, backend.url, models, MODEL=key) as url:
         assert ask(url).status_code == 502
     (event,) = backend.events
     assert event["error_message"] == "The model `[REDACTED]` does not exist."
+
+
+@contextmanager
+def answering(status, kind, body):
+    """A provider that answers every call with this."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/v1"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(("status", "told"), [(429, "rate_limited"), (502, "error")])
+def test_a_proxys_page_keeps_its_status(status, told, backend):
+    with (
+        answering(status, "text/html", "<html>no</html>") as provider,
+        deployed(KEY, backend.url, provider) as url,
+    ):
+        assert ask(url).status_code == 502
+    (event,) = backend.events
+    assert (event["status"], event["error_code"]) == (told, f"http_{status}")
+
+
+@pytest.mark.parametrize("more", [{"usage": 7}, {"model": 7}, {"model": None}])
+def test_an_answer_that_cannot_be_noted_is_an_answer(more, backend):
+    message = {"content": "yes", "tool_calls": {}}
+    with (
+        answering(
+            200, "application/json", json.dumps({"choices": [{"message": message}], **more})
+        ) as provider,
+        deployed(KEY, backend.url, provider) as url,
+    ):
+        assert (ask(url).status_code, ask(url).json()) == (200, {"answer": "yes"})
+    first, _ = backend.events
+    assert (first["status"], first["tags"]["cost"]) == ("success", "unknown")
+    assert first.keys() >= REQUIRED
 
 
 def test_a_failed_delivery_is_tried_again_with_the_same_event(models, backend):

@@ -178,13 +178,17 @@ def test_requests_on_one_connection_have_a_trace_each(client, backend, on_vercel
     assert len(set(traces)) == 3
 
 
-def test_a_client_that_left_is_no_error_of_the_handler(client, backend, on_vercel):
+@pytest.mark.parametrize("buffered", [False, True])
+def test_a_client_that_left_is_no_error_of_the_handler(buffered, client, backend, on_vercel):
     class slow(handler):  # noqa: N801 - as above
+        wbufsize = -1 if buffered else 0
+
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
             while True:
-                self.wfile.write(b"x" * 65536)
+                self.wfile.write(b"x" * (100 if buffered else 65536))
+                self.wfile.flush()
 
     with serving(traced(slow)) as url:
         with socket.create_connection(("127.0.0.1", httpx.URL(url).port)) as connection:
@@ -192,6 +196,103 @@ def test_a_client_that_left_is_no_error_of_the_handler(client, backend, on_verce
             assert connection.recv(100)
         backend.wait_for(lambda: len(backend.events) == 1)
     assert root(backend)["status"] == "cancelled"
+
+
+def test_an_error_of_the_handlers_own_connections_is_its_own(client, backend, on_vercel):
+    class upstream(handler):  # noqa: N801 - as above
+        def do_GET(self):
+            if self.path == "/refused":
+                raise ConnectionRefusedError
+            raise ConnectionResetError
+
+    with serving(traced(upstream)) as url:
+        for number, path in enumerate(("/refused", "/reset"), start=1):
+            with pytest.raises(httpx.RemoteProtocolError):
+                httpx.get(url + path, timeout=20)
+            backend.wait_for(lambda number=number: len(backend.events) == number)
+    assert [(event["status"], event["error_code"]) for event in backend.events] == [
+        ("error", "ConnectionRefusedError"),
+        ("error", "ConnectionResetError"),
+    ]
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_an_answer_that_is_written_by_hand_is_one(buffered, client, backend, on_vercel):
+    class raw(handler):  # noqa: N801 - as above
+        wbufsize = -1 if buffered else 0
+
+        def do_GET(self):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    with serving(traced(raw)) as url:
+        assert httpx.get(url, timeout=20).text == "ok"
+        backend.wait_for(lambda: len(backend.events) == 1)
+    assert root(backend)["status"] == "success"
+
+
+def test_what_a_request_left_open_is_no_part_of_the_next_on_its_thread(client, backend, on_vercel):
+    kept = []
+
+    def rows():
+        with lumiqtrace.context(user_id="ada"), lumiqtrace.span("rows"):
+            yield
+
+    class leaving(handler):  # noqa: N801 - as above
+        def do_GET(self):
+            kept.append(rows())
+            next(kept[-1])
+            super().do_GET()
+
+    with serving(traced(leaving)) as url:
+        connection = http.client.HTTPConnection(url.removeprefix("http://"))
+        for number in (1, 2):
+            connection.request("GET", "/")
+            connection.getresponse().read()
+            backend.wait_for(lambda number=number: len(backend.events) == number)
+        connection.close()
+    first, second = backend.events
+    assert first["trace_id"] != second["trace_id"]
+    assert [event.get("user_id") for event in backend.events] == [None, None]
+
+
+def test_a_subclass_of_a_traced_class_is_traced_once(client, backend, on_vercel):
+    class more(traced(handler)):  # noqa: N801 - as above
+        def do_POST(self):  # noqa: N802 - called by that name
+            self.send_response(204)
+            self.end_headers()
+
+    with serving(traced(more)) as url:
+        answer = httpx.get(url)
+        assert answer.headers.get_list("x-lumiqtrace-id") == [answer.text]
+        backend.wait_for(lambda: len(backend.events) == 1)
+        assert len(httpx.post(url).headers.get_list("x-lumiqtrace-id")) == 1
+        backend.wait_for(lambda: len(backend.events) == 2)
+
+
+def test_a_class_of_another_making_is_made_the_same_way(client, caplog):
+    class Kind(type):
+        made: list[str] = []  # noqa: RUF012 - a test's
+
+        def __new__(cls, name, bases, namespace, **options):
+            cls.made.append(name)
+            return super().__new__(cls, name, bases, namespace, **options)
+
+    class routed(handler, metaclass=Kind):  # noqa: N801 - as above
+        pass
+
+    class strict(handler):  # noqa: N801 - as above
+        def __init_subclass__(cls, *, route, **options):
+            super().__init_subclass__(**options)
+
+    class page(strict, route="/x"):  # noqa: N801 - as above
+        pass
+
+    assert issubclass(traced(routed), routed)
+    assert Kind.made == ["routed", "routed"]
+    assert not caplog.records
+    assert traced(page) is page
+    assert "page" in caplog.text
+    assert "is not traced" in caplog.text
 
 
 def flask_app():

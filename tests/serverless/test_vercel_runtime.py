@@ -123,6 +123,18 @@ def test_what_the_maximum_duration_leaves_bounds_the_delivery(shape, python, bac
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+def test_what_the_functions_own_work_after_the_response_records_is_delivered_too(shape, python, backend):
+    with running(python, shape, backend) as runtime:
+        httpx.get(f"{runtime.url}/later", timeout=40)
+        assert runtime.ended(1)
+        assert "after the response" in {event["name"] for event in backend.events}
+        number = len(backend.requests)
+        httpx.get(f"{runtime.url}/", timeout=40)
+        assert runtime.ended(2)
+        assert len(backend.requests) == number + 1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_an_exception_is_the_runtimes_and_an_error_of_the_trace(shape, python, backend):
     with running(python, shape, backend) as runtime:
         try:

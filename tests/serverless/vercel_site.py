@@ -11,7 +11,17 @@ from lumiqtrace.integrations.vercel import traced
 lumiqtrace.init()
 
 
+async def later():
+    await asyncio.sleep(0.1)  # longer than the delivery of what came before
+    with lumiqtrace.span("after the response"):
+        pass
+
+
 def answer_of(path):
+    if path == "/later":
+        from vercel.functions import wait_until
+
+        wait_until(later())
     with lumiqtrace.span("work"):
         if path == "/fails":
             raise ValueError("no answer")

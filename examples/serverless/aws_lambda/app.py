@@ -1,5 +1,6 @@
 """A Lambda function behind an HTTP API that answers customers' questions; each invocation is one trace."""
 
+import base64
 import json
 from typing import Any
 
@@ -20,18 +21,29 @@ INSTRUCTIONS = "You answer customers of a kitchenware shop, in one or two senten
 @traced_handler
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 - what Lambda passes
     """Answer the `question` of a POST's JSON body."""
-    asked = json.loads(event.get("body") or "{}")
-    if not asked.get("question"):
+    asked = body_of(event)
+    question = asked.get("question")
+    if not isinstance(question, str) or not question:
         return answer(400, error="question: it is missing")
     with lumiqtrace.context(user_id=asked.get("user_id")):
         completion = client.chat.completions.create(
             model="gpt-4o-mini",
             messages=[
                 {"role": "system", "content": INSTRUCTIONS},
-                {"role": "user", "content": asked["question"]},
+                {"role": "user", "content": question},
             ],
         )
     return answer(200, answer=completion.choices[0].message.content)
+
+
+def body_of(event: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object that a request's body is; an empty one where it is something else."""
+    body = event.get("body") or ""
+    try:
+        found = json.loads(base64.b64decode(body) if event.get("isBase64Encoded") else body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def answer(status: int, **body: Any) -> dict[str, Any]:

@@ -9,7 +9,8 @@ const INGEST = "/v1/ingest";
 const BATCH = 100; // the ingest API takes no more events in one request
 const ATTEMPTS = 3;
 const ATTEMPT_MS = 2000; // the function's user waits for it
-const KEY = /\b(sk|lqt)[-_][\w*.-]+/g; // providers repeat a wrong key in their message
+// Providers repeat a wrong key in their message.
+const KEY = /\b(?:(?:sk|gsk|lqt)[-_][\w*.-]+|AIza[\w*-]+|[Bb]earer\s+[\w*.~+/=-]{8,})/g;
 
 // US dollars for a million tokens: what is sent, what of it was cached, what came back. Yours may differ.
 const PRICES = {
@@ -36,9 +37,17 @@ export class Trace {
         body: JSON.stringify(request),
         signal: AbortSignal.timeout(timeoutMs),
       });
-      const answer = await response.json();
-      if (!response.ok) throw new ProviderError(response.status, answer.error);
-      noteAnswer(event, answer);
+      const answer = await response.json().catch((error) => {
+        if (response.ok) throw error;
+        return {}; // a proxy's page: its status says what happened
+      });
+      if (!response.ok) throw new ProviderError(response.status, answer?.error);
+      try {
+        noteAnswer(event, answer);
+      } catch (problem) {
+        event.tags.cost = "unknown"; // an answer of another shape is an answer all the same
+        console.error(`lumiqtrace: the usage of an answer could not be read: ${problem.message}`);
+      }
       return answer;
     } catch (error) {
       noteError(event, error);
@@ -56,7 +65,7 @@ export class Trace {
       span_id: randomBytes(8).toString("hex"),
       timestamp: new Date().toISOString(),
       provider: "openai",
-      model: request.model,
+      model: request.model ?? "unknown",
       operation: "chat",
       latency_ms: 0,
       input_tokens: 0,
@@ -67,7 +76,7 @@ export class Trace {
       environment: process.env.LUMIQTRACE_ENVIRONMENT ?? process.env.CONTEXT ?? "production",
       sdk_version: VERSION,
       span_kind: "llm",
-      prompt_hash: createHash("sha256").update(JSON.stringify(request.messages)).digest("hex"),
+      prompt_hash: createHash("sha256").update(JSON.stringify(request.messages) ?? "").digest("hex"),
       ...this.common,
       tags: { ...this.common.tags },
     };

@@ -41,13 +41,13 @@ _flushing: Final = Guard("flushing after the answer", limit=None)
 
 
 class Extension:
-    """One registration. `flush(seconds)` is called after each invocation, for at most `limit` seconds."""
+    """One registration. `flush(seconds)` is called after each invocation that `hold` was called for."""
 
-    def __init__(self, api: str, flush: Callable[[float], object], limit: float) -> None:
+    def __init__(self, api: str, flush: Callable[[float], object]) -> None:
         """`api` is the `host:port` of the platform's interface."""
         self._api = api
         self._flush = flush
-        self._limit = limit
+        self._limit = 0.0
         self._process = os.getpid()
         self._changed = threading.Condition()
         self._settled = False
@@ -82,8 +82,16 @@ class Extension:
             self._began = request_id
             self._changed.notify_all()
 
-    def hold(self, request_id: str | None) -> bool:
-        """The handler has ended; True where the sandbox waits for this extension to flush."""
+    def release(self, request_id: str | None) -> None:
+        """An invocation's handler begins that flushes for itself."""
+        if self._process != os.getpid():
+            return
+        with self._changed:
+            self._let_go = request_id
+            self._changed.notify_all()
+
+    def hold(self, request_id: str | None, limit: float) -> bool:
+        """The handler has ended; True where the sandbox waits for this to flush, for at most `limit` s."""
         if self._process != os.getpid():
             return False
         with self._changed:
@@ -92,6 +100,7 @@ class Extension:
                 self._changed.notify_all()
                 return False
             self._ended = request_id
+            self._limit = limit
             self._runtime = _runtime_frame()
             self._changed.notify_all()
             return True

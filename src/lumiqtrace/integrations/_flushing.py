@@ -54,18 +54,24 @@ class FlushAtEnd:
     call raised goes on.
     """
 
-    __slots__ = ("_around", "_seconds", "open")
+    __slots__ = ("_around", "_further", "_seconds", "open", "waits")
 
     def __init__(self, seconds: Callable[[], float | None]) -> None:
         self.open = False
         """Whether it will still flush. A task that the call left behind may see it when it no longer is."""
+        self.waits = True
+        """Whether the end is a place to wait for the delivery."""
         self._seconds = seconds
         self._around: FlushAtEnd | None = None
+        self._further: FlushAtEnd | None = None
 
     def __enter__(self) -> Self:
-        if not flush_is_due():
+        around = _outermost.get()
+        if around is not None and around.open:
+            self._further = around
+        else:
             self.open = True
-            self._around = _outermost.get()
+            self._around = around
             _outermost.set(self)
         return self
 
@@ -75,7 +81,7 @@ class FlushAtEnd:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._leave():
+        if self.leave():
             _flushing(self._flush)
 
     async def __aenter__(self) -> Self:
@@ -87,10 +93,10 @@ class FlushAtEnd:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._leave():
+        if not self.leave():
             return
         if isinstance(error, GeneratorExit):  # a coroutine that is closed may not wait for anything
-            _flushing(default_client().flush, 0.0)
+            begin_delivery()
             return
         flushing = _flushing(self._start)
         if flushing is not None:
@@ -99,10 +105,12 @@ class FlushAtEnd:
             await asyncio.wait((flushing,))
             _flushing(flushing.result)
 
-    def _leave(self) -> bool:
-        """Whether this was the outermost call, which is over now."""
+    def leave(self) -> bool:
+        """End the call without a flush; whether one is due: nobody further out will do it. Once."""
+        further, self._further = self._further, None
         if not self.open:
-            return False
+            # A task that was left behind may be over after the call that would have flushed for it.
+            return further is not None and not further.open
         self.open = False
         if _outermost.get() is self:
             _outermost.set(self._around)
@@ -110,6 +118,9 @@ class FlushAtEnd:
         return True
 
     def _flush(self) -> None:
+        if not self.waits:
+            begin_delivery()
+            return
         seconds = _asking(self._seconds)
         if seconds is None or seconds > 0:
             default_client().flush(seconds)
@@ -127,6 +138,11 @@ class FlushAtEnd:
             client.flush(seconds)
             return None
         return asyncio.ensure_future(client.aflush(seconds))
+
+
+def begin_delivery() -> None:
+    """Have delivered what was recorded, where there is no place to wait for it. Never raises."""
+    _flushing(default_client().flush, 0.0)
 
 
 def _is_idle(client: Client) -> bool:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from .._client import default_client
 from .._config import LumiqConfig
-from .._guard import Guard
+from .._context import ambient, current, enter, surround
+from .._guard import Guard, logger
 from .._propagation import extract
 from .._span import Span, request_span
 from ._http import (
@@ -33,19 +34,48 @@ from ._http import (
 _beginning: Final = Guard("beginning a request's span", limit=None)
 _ending: Final = Guard("ending a request's span", limit=None)
 _watching: Final = Guard("watching a request", limit=None)
+_subclassing: Final = Guard("making a handler's subclass", limit=None)
 
 
 class Call:
     """One request of a handler."""
 
-    __slots__ = ("span", "status")
+    __slots__ = ("_lost", "_wrote", "span", "status")
 
     def __init__(self, span: Span) -> None:
         self.span = span
         self.status = 0
+        self._lost: BaseException | None = None
+        self._wrote = False
+
+    def watch(self, handler: BaseHTTPRequestHandler) -> Callable[[], None]:
+        """See what is written to the client, until what this gives is called."""
+        wfile: Any = handler.wfile
+        before = dict(vars(wfile))
+        wfile.write, wfile.flush = self._watched(wfile.write, wrote=True), self._watched(wfile.flush)
+
+        def stop() -> None:
+            for name in ("write", "flush"):
+                delattr(wfile, name)
+                if name in before:
+                    setattr(wfile, name, before[name])
+
+        return stop
+
+    def _watched(self, method: Callable[..., Any], *, wrote: bool = False) -> Callable[..., Any]:
+        def watched(*args: Any) -> Any:
+            self._wrote = self._wrote or wrote
+            try:
+                return method(*args)
+            except (BrokenPipeError, ConnectionResetError, ConnectionAbortedError) as error:
+                self._lost = error
+                raise
+
+        return watched
 
     def end(self, error: BaseException | None = None) -> None:
         _ending(self._judge, error)
+        self._lost = None
         self.span.end(error)
 
     def _judge(self, error: BaseException | None) -> None:
@@ -53,11 +83,11 @@ class Call:
         if self.status:
             span.set_attribute("http.status_code", self.status)
         if error is not None:
-            if isinstance(error, ConnectionError):  # the socket's: the client left
+            if error is self._lost:
                 span.set_status("cancelled", type(error).__name__, "the client left before the last byte")
         elif is_failure(self.status):
             span.set_status("error", failure_code(self.status))
-        elif not self.status:
+        elif not self.status and not self._wrote:
             span.set_status("error", "incomplete_response", "the handler ended without an answer")
 
 
@@ -88,11 +118,29 @@ class HandlerTracer:
         self.shows_id = response_header
 
     def run(self, method: Callable[..., Any], handler: BaseHTTPRequestHandler) -> Any:
-        """`method(handler)`, inside a span."""
-        call = None if current_call(handler) else _beginning(self._begin, handler)
+        """`method(handler)`, inside a span; where no other is current, and on a thread left as it was."""
+        if current_call(handler):
+            return method(handler)
+        before = current(), ambient()
+        enter(None)
+        surround(None)
+        call = _beginning(self._begin, handler)
         if call is None:
+            enter(before[0])
+            surround(before[1])
             return method(handler)
         vars(handler)[_CALL] = call
+        stop = _watching(call.watch, handler)
+        try:
+            return self._finished(call, method, handler)
+        finally:
+            if stop is not None:
+                _watching(stop)
+            vars(handler).pop(_CALL, None)  # the next request on this connection has its own
+            enter(before[0])
+            surround(before[1])
+
+    def _finished(self, call: Call, method: Callable[..., Any], handler: BaseHTTPRequestHandler) -> Any:
         try:
             result = method(handler)
         except BaseException as error:
@@ -100,12 +148,9 @@ class HandlerTracer:
             if isinstance(error, Exception):
                 self._out()
             raise
-        else:
-            call.end()
-            self._out()
-            return result
-        finally:
-            vars(handler).pop(_CALL, None)  # the next request on this connection has its own
+        call.end()
+        self._out()
+        return result
 
     def _begin(self, handler: BaseHTTPRequestHandler) -> Call | None:
         config = self._config or default_client().config
@@ -128,6 +173,8 @@ class HandlerTracer:
 
 
 _CALL: Final = "_lumiqtrace_call"
+_TRACER: Final = "_lumiqtrace_tracer"
+_NAMES: Final = ("__qualname__", "__module__", "__doc__")
 
 
 def current_call(handler: BaseHTTPRequestHandler) -> Call | None:
@@ -136,24 +183,35 @@ def current_call(handler: BaseHTTPRequestHandler) -> Call | None:
 
 
 def traced_class(handler: type[BaseHTTPRequestHandler], tracer: HandlerTracer) -> Any:
-    """A subclass of `handler`, by the same name, whose requests `tracer` runs; `handler` if it is one."""
-    if "_lumiqtrace_tracer" in vars(handler):
+    """A subclass of `handler`, by the same name, whose requests `tracer` runs; `handler` if it is one.
+
+    `handler` too, with a warning, where it takes no such subclass.
+    """
+    if _TRACER in vars(handler):
         return handler
+    made = _subclassing(_subclass, handler, tracer)
+    if made is None:
+        logger.warning(
+            "lumiqtrace: %s cannot be subclassed without more arguments, and is not traced", handler
+        )
+        return handler
+    return made
 
-    class Traced(handler):  # type: ignore[misc, valid-type]
-        _lumiqtrace_tracer = tracer
 
-        def send_response_only(self, code: int, message: str | None = None) -> None:
-            super().send_response_only(code, message)
-            _watching(_answered, self, int(code))
+def _subclass(handler: Any, tracer: HandlerTracer) -> Any:
+    def send_response_only(self: Any, code: int, message: str | None = None) -> None:
+        super(made, self).send_response_only(code, message)
+        _watching(_answered, self, int(code))
 
+    namespace: dict[str, Any] = {name: getattr(handler, name) for name in _NAMES} | {_TRACER: tracer}
+    if not hasattr(handler, _TRACER):  # a subclass of a traced class puts the id on the answer already
+        namespace["send_response_only"] = send_response_only
     for name in dir(handler):
         method = getattr(handler, name)
         if name.startswith("do_") and callable(method):
-            setattr(Traced, name, _run(tracer, method))
-    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
-        setattr(Traced, name, getattr(handler, name))
-    return Traced
+            namespace[name] = _run(tracer, method)
+    made = type(handler)(handler.__name__, (handler,), namespace)
+    return made
 
 
 def _run(tracer: HandlerTracer, method: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,7 +6,8 @@ which ends the span, and delivers, after the last piece and before the response 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import inspect
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Final
 
 from .._config import LumiqConfig
@@ -65,12 +66,19 @@ class Invocation:
         except BaseException as error:
             self.failed(error)
             raise
+        if inspect.iscoroutine(result):  # a wrapper's around a coroutine function: the call is to come
+            self.pause()
+            return self._awaited(result)
         streamed = self._returned(result)
         if streamed is None:
             self.pause()
             self.end()
             return result
         return streamed
+
+    async def _awaited(self, running: Coroutine[Any, Any, Any]) -> Any:
+        self.resume()
+        return await self.arun(lambda: running, (), {})
 
     async def arun(self, function: Any, args: Any, kwargs: Any) -> Any:
         try:

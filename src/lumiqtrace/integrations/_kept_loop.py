@@ -36,12 +36,14 @@ def run_to_end(running: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end, in a copy of this context as a task would; gives its result.
 
     What it leaves running goes on with the next one. Other threads than the main one, which may end before
-    the process does, have a loop for each call.
+    the process does, have a loop for each call. The loop that the host has set stays set: a runner with a
+    factory sets none.
     """
     import asyncio
 
     if threading.current_thread() is not threading.main_thread():
-        return asyncio.run(running)
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            return runner.run(running)
     return _runner().run(running, context=copy_context())
 
 
@@ -52,7 +54,7 @@ def _runner() -> asyncio.Runner:
     if _kept is None or _kept[0] != os.getpid():
         if _kept is None:
             atexit.register(_close)
-        _kept = os.getpid(), asyncio.Runner()
+        _kept = os.getpid(), asyncio.Runner(loop_factory=asyncio.new_event_loop)
     return _kept[1]
 
 

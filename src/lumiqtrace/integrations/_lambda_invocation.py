@@ -7,11 +7,13 @@ it does not tell is left out.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Self
 
 from .._client import Client, default_client
+from .._context import Labels, SpanContext, ambient, current, enter, surround
 from .._guard import Guard, logger
 from .._propagation import extract
 from .._span import Span, request_span
@@ -27,21 +29,47 @@ _following: Final = Guard("following an invocation", limit=None)
 
 
 class Options:
-    """Those of `traced_handler`; `limit` is the seconds that a flush may take."""
+    """Those of `traced_handler`; `limit` is the seconds that a flush may take.
 
-    __slots__ = ("extension", "limit", "name", "trusting")
+    `extension()` is that of this process, which another handler may have registered.
+    """
 
-    def __init__(self, name: str, limit: float, extension: Extension | None, *, trusting: bool) -> None:
+    __slots__ = ("background", "extension", "limit", "name", "trusting")
+
+    def __init__(
+        self,
+        name: str,
+        limit: float,
+        extension: Callable[[], Extension | None],
+        *,
+        background: bool,
+        trusting: bool,
+    ) -> None:
         self.name = name
         self.limit = limit
         self.extension = extension
+        self.background = background
         self.trusting = trusting
 
 
 class Invocation:
-    """A context manager around one run of the handler, which was called with `args` and `kwargs`."""
+    """A context manager around one run of the handler, which was called with `args` and `kwargs`.
 
-    __slots__ = ("_context", "_event", "_flush", "_held", "_options", "_request_id", "_span", "open")
+    It begins with nothing current: what a handler left open is no part of the next invocation.
+    """
+
+    __slots__ = (
+        "_before",
+        "_context",
+        "_event",
+        "_extension",
+        "_flush",
+        "_held",
+        "_options",
+        "_request_id",
+        "_span",
+        "open",
+    )
 
     def __init__(self, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.open = False
@@ -50,6 +78,8 @@ class Invocation:
         self._event, self._context = _event_and_context(args, kwargs)
         self._request_id = _attribute(self._context, "aws_request_id")
         self._span: Span | None = None
+        self._extension: Extension | None = None
+        self._before: tuple[SpanContext | None, Labels | None] = None, None
         self._held = False
         self._flush = FlushAtEnd(self._seconds)
 
@@ -57,8 +87,16 @@ class Invocation:
         self.open = True
         _current.set(self)
         self._flush.__enter__()
-        if self._options.extension is not None:
-            self._options.extension.begin(self._request_id)
+        extension = self._options.extension()
+        if extension is not None:
+            if self._options.background:
+                self._extension = extension
+                _following(extension.begin, self._request_id)
+            else:
+                _following(extension.release, self._request_id)
+        self._before = current(), ambient()
+        enter(None)
+        surround(None)
         _following(self._begin)
         return self
 
@@ -76,9 +114,11 @@ class Invocation:
         _current.set(None)
         if self._span is not None:
             self._span.end(error)
-        extension = self._options.extension
+        enter(self._before[0])
+        surround(self._before[1])
+        extension, limit = self._extension, self._options.limit
         # Also where a call further out flushes: the extension waits to be told.
-        self._held = extension is not None and bool(_following(extension.hold, self._request_id))
+        self._held = extension is not None and bool(_following(extension.hold, self._request_id, limit))
         self._flush.__exit__(kind, error, traceback)
 
     def _begin(self) -> None:

@@ -7,8 +7,6 @@ sandbox makes its own with its first event. Identifiers need nothing: they come 
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,7 +17,7 @@ FLUSH_SECONDS: Final = 5.0
 """What a flush may take before a snapshot, of the ten seconds that initialising may."""
 
 THREAD_SECONDS: Final = 1.0
-_DELIVERING: Final = ("lumiqtrace-exporter", "lumiqtrace-sender")
+"""What its threads may take to end."""
 
 _preparing: Final = Guard("preparing for a snapshot", limit=None)
 _registered: Final[set[int]] = set()
@@ -48,12 +46,6 @@ def _before_snapshot() -> None:
 
 def _let_go() -> None:
     client = default_client()
-    if not client.recording or not client.flush(FLUSH_SECONDS):
-        # What could not be delivered stays: the sandboxes send it with the same ids, and it counts once.
-        return
-    client._exporter().close(0.0)
-    deadline = time.monotonic() + THREAD_SECONDS
-    for thread in threading.enumerate():
-        if thread.name in _DELIVERING:  # it closes the connection when it ends
-            thread.join(max(0.0, deadline - time.monotonic()))
-    client.after_fork_in_child()
+    client.flush(FLUSH_SECONDS)
+    # What could not be delivered stays: the sandboxes send it with the same ids, and it counts once.
+    client.park(THREAD_SECONDS)

@@ -12,8 +12,12 @@ from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from .._client import default_client
 from .._guard import Guard
 from ._flushing import FlushAtEnd, budget_of
+
+ROUNDS: Final = 4
+"""Deliveries of one invocation at most: other requests, at the same time, record too."""
 
 _asking: Final = Guard("asking Vercel's runtime", limit=None)
 
@@ -36,8 +40,12 @@ def _promise(timeout: float) -> bool:
     context = sys.modules.get("vercel.cache.context")
     if context is None or context.get_context().wait_until is None:
         return False
-    importlib.import_module("vercel.functions").wait_until(_Delivery(timeout))
+    _register(_Delivery(timeout))
     return True
+
+
+def _register(delivery: _Delivery) -> None:
+    importlib.import_module("vercel.functions").wait_until(delivery)
 
 
 def _deadline() -> datetime | None:
@@ -49,14 +57,18 @@ def _deadline() -> datetime | None:
 class _Delivery:
     """Delivers when it is awaited; no coroutine, which would complain where nobody awaits it.
 
-    The deadline is that of the invocation it was made in.
+    The deadline is that of the invocation it was made in. The runtime awaits what was registered by then
+    at the same time, and what was registered meanwhile after all of that. So the next delivery has what the
+    function's own work after the response recorded; where that recorded nothing, it costs nothing.
     """
 
-    __slots__ = ("_deadline", "_timeout")
+    __slots__ = ("_deadline", "_recorded", "_round", "_timeout")
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._deadline = _asking(_deadline)
+        self._round = 1
+        self._recorded = -1
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._deliver().__await__()
@@ -67,5 +79,13 @@ class _Delivery:
         return budget_of(self._timeout, left)
 
     async def _deliver(self) -> None:
+        recorded = default_client().stats().recorded
         async with FlushAtEnd(self.seconds):
             pass
+        if self._round < ROUNDS and recorded != self._recorded and self.seconds() > 0:
+            _asking(self._follow, recorded)
+
+    def _follow(self, recorded: int) -> None:
+        after = _Delivery(self._timeout)
+        after._deadline, after._round, after._recorded = self._deadline, self._round + 1, recorded
+        _register(after)

@@ -74,7 +74,8 @@ def _traced(function: Any, limit: float, *, background: bool, trusting: bool) ->
     if not callable(function) or isinstance(function, type):
         raise TypeError(f"a handler is needed, a function of event and context, not {function!r}")
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    options = Options(name, limit, _preparing(_prepare, limit, background), trusting=trusting)
+    _preparing(_prepare, background)
+    options = Options(name, limit, _extension, background=background, trusting=trusting)
 
     @functools.wraps(function)
     def handler(*args: Any, **kwargs: Any) -> Any:
@@ -104,17 +105,19 @@ async def _awaited(invocation: Invocation, running: Coroutine[Any, Any, Any]) ->
 _registration: tuple[int, Extension | None] | None = None
 
 
-def _prepare(limit: float, background: bool) -> Extension | None:
+def _prepare(background: bool) -> None:
     global _registration  # noqa: PLW0603 - a process registers once, whatever becomes of it
     prepare_for_snapshot()
-    if not background:
-        return None
-    if _registration is None or _registration[0] != os.getpid():
-        _registration = os.getpid(), _registered(limit)
-    return _registration[1]
+    if background and (_registration is None or _registration[0] != os.getpid()):
+        _registration = os.getpid(), _registered()
 
 
-def _registered(limit: float) -> Extension | None:
+def _extension() -> Extension | None:
+    """The one that a handler of this process has registered, be it another; it waits for every invocation."""
+    return None if _registration is None else _registration[1]
+
+
+def _registered() -> Extension | None:
     api = os.environ.get("AWS_LAMBDA_RUNTIME_API")
     extension: Extension | None = None
     if not api:
@@ -124,7 +127,7 @@ def _registered(limit: float) -> Extension | None:
     elif "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ:
         why = "managed instances take no extension of this kind"
     else:
-        extension = Extension(api, lambda seconds: default_client().flush(seconds), limit)
+        extension = Extension(api, lambda seconds: default_client().flush(seconds))
         if extension.start():
             return extension
         why = "the platform did not take the registration"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Final, Protocol, TypeVar, overload
 
 from ._flushing import FlushAtEnd, checked_seconds
@@ -41,8 +41,11 @@ def flush_on_return(function: Any = None, /, *, timeout: Timeout = None) -> Any:
     time that a platform leaves, say. 0 or less leaves the events for the next flush, None is the default.
 
     Result and exception are those of the function. Where nothing was recorded it costs nothing; where calls
-    are nested the outermost flushes (a generator counts as a call of its own). Works before `init`, and does
-    nothing without it. Raises TypeError or ValueError where an option or the function is of no use.
+    are nested the outermost flushes (a generator counts as a call of its own). What is given up, a generator
+    before its end, begins the delivery and does not wait for it. A coroutine function that is cancelled while
+    it waits for the delivery is cancelled, although its result was there: under an `asyncio.wait_for` have
+    `timeout` be less than what that leaves. Works before `init`, and does nothing without it. Raises
+    TypeError or ValueError where an option or the function is of no use.
     """
     if timeout is not None and not callable(timeout):
         timeout = checked_seconds("timeout", timeout)
@@ -87,10 +90,20 @@ def _number(seconds: object) -> float | None:
 
 def _plain(function: Function, timeout: Timeout) -> Function:
     def call(*args: Any, **kwargs: Any) -> Any:
-        with _at_end(timeout, args, kwargs):
-            return function(*args, **kwargs)
+        end = _at_end(timeout, args, kwargs)
+        with end:
+            result = function(*args, **kwargs)
+            if inspect.iscoroutine(result):  # a wrapper's around a coroutine function: the call is to come
+                end.leave()
+                return _awaited(result, _at_end(timeout, args, kwargs))
+            return result
 
     return call
+
+
+async def _awaited(running: Coroutine[Any, Any, Any], end: FlushAtEnd) -> Any:
+    async with end:
+        return await running
 
 
 def _coroutine(function: Function, timeout: Timeout) -> Function:
@@ -107,10 +120,14 @@ def _coroutine(function: Function, timeout: Timeout) -> Function:
 
 def _generator(function: Function, timeout: Timeout) -> Function:
     def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        end = _at_end(timeout, args, kwargs)
         try:
             return (yield from function(*args, **kwargs))
+        except GeneratorExit:  # given up, which a collector may do anywhere: no place to wait
+            end.waits = False
+            raise
         finally:
-            with _at_end(timeout, args, kwargs):
+            with end:
                 pass
 
     return generate

@@ -24,10 +24,12 @@ MAX_REPORT_BYTES: Final = 1024
 MAX_REASONS: Final = 16
 MAX_NAME: Final = 64
 """Characters of a service's and an environment's name that are kept, and that a reason may have."""
+MAX_COUNT: Final = 2**48
+"""Events that one process may have lost; added up over all rows of a project it still fits 64 bits."""
 
 _Process = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 _Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)]
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_COUNT)]
 
 
 class _Report(msgspec.Struct):

@@ -9,10 +9,12 @@ with LoopbackBackend() as backend:
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -60,7 +62,7 @@ class LoopbackBackend:
         self.url = ""
         self.key = KEY
         self._changed = threading.Condition()
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -83,13 +85,14 @@ class LoopbackBackend:
             server.shutdown()
             thread.join()
             server.server_close()
+            server.hang_up()
 
     def receive(self, request: Request) -> Answer:
         """Take a request as if it had come over the network."""
         answer = self.answer(request)
         with self._changed:
             self.requests.append(request)
-            if answer.status == 202:
+            if 200 <= answer.status < 300:
                 self.events.extend(request.events)
             self._changed.notify_all()
         return answer
@@ -113,6 +116,25 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, backend: LoopbackBackend) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.backend = backend
+        self._accepted: set[socket.socket] = set()
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._accepted.add(request)
+        super().process_request(request, client_address)
+
+    def close_request(self, request: Any) -> None:
+        with self._lock:
+            self._accepted.discard(request)
+        super().close_request(request)
+
+    def hang_up(self) -> None:
+        """End the connections that clients keep: nobody is there any more to answer on them."""
+        with self._lock:
+            for accepted in self._accepted:
+                with suppress(OSError):
+                    accepted.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no news."""

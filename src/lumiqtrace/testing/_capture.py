@@ -26,7 +26,7 @@ WAIT: Final = 30.0
 
 _OURS: Final[Mapping[str, Any]] = {
     "api_key": KEY,
-    "base_url": "http://capture.invalid",
+    "base_url": "https://capture.invalid",
     "enabled": True,
     "sample_rate": 1.0,
     "sample_errors": False,

@@ -16,7 +16,10 @@ _DATED: Final = re.compile(r"(-\d{4}-\d{2}-\d{2}|[-@]\d{3,8})")
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class CapturedEvent(Event):
-    """The fields of the ingest schema as attributes, and `children`, in the order in which they began."""
+    """The fields of the ingest schema as attributes, and `children`, in the order in which they began.
+
+    Of children that began within one millisecond, which is what a timestamp tells, the first to end is first.
+    """
 
     children: list[CapturedEvent] = field(default_factory=list)
 

@@ -181,7 +181,7 @@ class Events(Sequence[CapturedEvent]):
 
 
 def _grown(events: list[CapturedEvent]) -> dict[str, list[CapturedEvent]]:
-    """The roots by trace; the children are put below their parents, in the order in which they began."""
+    """The roots by trace; the children are put below their parents, ordered by timestamp."""
     by_id = {(event.trace_id, event.span_id): event for event in events}
     trees: dict[str, list[CapturedEvent]] = {}
     for event in events:

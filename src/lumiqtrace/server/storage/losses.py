@@ -40,7 +40,7 @@ def note_losses(connection: Connection, project: str, report: LossReport, now: i
     key = {"project": project, "process": report.process}
     rows = [key | names | seen | {"reason": r, "events": count} for r, count in report.dropped.items()]
     connection.execute(_raise, rows)
-    if not known:
+    if not report.dropped.keys() <= known.keys():
         _make_room(connection, project)
     return rises
 
