@@ -13,89 +13,113 @@ import lumiqtrace
 
 PACKAGE = Path(lumiqtrace.__file__).parent
 
+# In these folders every module has a row of its own; each other folder has one for all.
+SPLIT = {"_delivery", "_redaction", "_commands"}
+
 # Who may import whom. A module that is not named here fails the test: give it its place.
 ARROWS: dict[str, set[str]] = {
     "_version": set(),
     "_errors": set(),
     "_guard": set(),
-    "_retry": set(),
-    "_secrets": set(),
-    "_notations": {"_secrets"},
-    "_pairs": {"_notations", "_secrets"},
-    "_redact": {"_encode", "_pairs", "_secrets"},
     "_sampler": {"_event"},
-    "_pipeline": {"_config", "_event", "_guard", "_own", "_redact"},
+    "_pipeline": {"_config", "_event", "_guard", "_own", "_redaction.redact"},
     "_lifecycle": set(),
     "_context": {"_encode", "_event", "_guard", "_sampler"},
     "_event": {"_version"},
     "_hosts": set(),
-    "_roots": {"_lifecycle"},
-    "_proxy": {"_config", "_hosts"},
-    "_http": {"_proxy", "_roots"},
     "_config": {"_errors", "_event", "_hosts"},
     "_encode": {"_event"},
-    "_queue": {"_event"},
     "_pricing": {"_config", "_event", "_guard", "_lifecycle"},
-    "_transport": {"_config", "_http", "_lifecycle", "_redact", "_version"},
     "_own": set(),
     "_sigterm": {"_guard", "_lifecycle"},
-    "_circuit": {"_retry"},
-    "_complaints": {"_guard", "_own"},
-    "_losses": {"_config"},
-    "_worker": {"_own"},
-    "_spool_folder": set(),
-    "_spool": {"_config", "_lifecycle", "_spool_folder"},
-    "_batch": {"_encode", "_spool_folder"},
-    "_batcher": {
-        "_batch", "_config", "_encode", "_event", "_guard", "_outbox", "_own", "_pipeline", "_pricing", "_spool",
-    },
-    "_delivery": {"_batch", "_batcher", "_losses", "_outbox", "_retry", "_spool", "_transport"},
-    "_outbox": {
-        "_batch", "_circuit", "_complaints", "_event", "_queue", "_retry", "_spool_folder", "_transport",
-    },
-    "_pace": set(),
-    "_exporter": {
-        "_batcher", "_config", "_delivery", "_event", "_guard", "_losses", "_outbox", "_own", "_pace",
-        "_pipeline", "_pricing", "_queue", "_retry", "_spool", "_transport", "_worker",
-    },
     "_client": {
-        "_config", "_event", "_exporter", "_guard", "_lifecycle", "_losses", "_own", "_pipeline", "_queue",
-        "_redact", "_sampler", "_sigterm", "_spool", "_transport",
+        "_config", "_delivery.exporter", "_delivery.losses", "_delivery.queue", "_delivery.spool",
+        "_delivery.transport", "_event", "_guard", "_lifecycle", "_own", "_pipeline", "_redaction.redact",
+        "_sampler", "_sigterm",
     },
     "_propagation": {"_context", "_event", "_guard"},
-    "_marks": {"_context", "_encode", "_event", "_guard", "_redact"},
+    "_marks": {"_context", "_encode", "_event", "_guard", "_redaction.redact"},
     "_span": {"_client", "_context", "_encode", "_event", "_guard", "_marks", "_propagation"},
     "_logs": {"_context"},
     "_llm_span": {"_client", "_event", "_guard", "_lifecycle", "_pricing", "_span", "providers"},
     "_observe": {"_client", "_context", "_encode", "_guard", "_llm_span", "_span"},
     "integrations": {
-        "_api", "_client", "_config", "_context", "_guard", "_observe", "_propagation", "_redact", "_sampler",
-        "_span", "integrations",
+        "_api", "_client", "_config", "_context", "_guard", "_observe", "_propagation", "_redaction.redact",
+        "_sampler", "_span", "integrations",
     },
     "_api": {"_client", "_config"},
-    "_reader": {"_errors", "_finding", "_http", "_redact"},
-    "_finding": set(),
-    "_reach": {"_config", "_encode", "_finding", "_http", "_proxy", "_redact", "_transport"},
-    "_doctor": {"_client", "_config", "_errors", "_finding", "_reach", "_span", "_version"},
-    "_loss_view": {"_errors", "_finding", "_reader"},
-    "testing": {"_client", "_config", "_encode", "_event", "_sampler", "_transport", "testing"},
-    "_terminal": set(),
+    "testing": {"_client", "_config", "_delivery.transport", "_encode", "_event", "_sampler", "testing"},
     "cli": {
-        "_config", "_doctor", "_errors", "_finding", "_loss_view", "_reader", "_terminal", "_version", "demo",
-        "server",
+        "_commands.doctor", "_commands.finding", "_commands.loss_view", "_commands.reader",
+        "_commands.terminal", "_config", "_errors", "_version", "demo", "server",
     },
     "__main__": {"cli"},
     "__init__": {
-        "_api", "_client", "_config", "_context", "_errors", "_event", "_logs", "_observe", "_propagation",
-        "_queue", "_span", "_version", "providers",
+        "_api", "_client", "_config", "_context", "_delivery.queue", "_errors", "_event", "_logs", "_observe",
+        "_propagation", "_span", "_version", "providers",
     },
     "demo": {
-        "_api", "_errors", "_event", "_reader", "_redact", "_span", "_terminal", "demo", "providers", "server",
+        "_api", "_commands.reader", "_commands.terminal", "_errors", "_event", "_redaction.redact", "_span",
+        "demo", "providers", "server",
     },
-    "providers": {
-        "_client", "_context", "_encode", "_errors", "_event", "_guard", "_span", "providers",
-    },
+    "providers": {"_client", "_context", "_encode", "_errors", "_event", "_guard", "_span", "providers"},
     "server": {"_event", "server"},
+
+    "_delivery.__init__": set(),
+    "_delivery.queue": {"_event"},
+    "_delivery.pace": set(),
+    "_delivery.worker": {"_own"},
+    "_delivery.exporter": {
+        "_config", "_delivery.batcher", "_delivery.loop", "_delivery.losses", "_delivery.outbox",
+        "_delivery.pace", "_delivery.queue", "_delivery.sending", "_delivery.spool", "_delivery.transport",
+        "_event", "_pipeline",
+    },
+    "_delivery.loop": {
+        "_delivery.batcher", "_delivery.outbox", "_delivery.pace", "_delivery.queue", "_delivery.retry",
+        "_delivery.sending", "_delivery.spool", "_delivery.worker", "_event", "_guard", "_own",
+    },
+    "_delivery.batcher": {
+        "_config", "_delivery.batch", "_delivery.outbox", "_delivery.spool", "_encode", "_event", "_guard",
+        "_own", "_pipeline", "_pricing",
+    },
+    "_delivery.batch": {"_delivery.spool_folder", "_encode"},
+    "_delivery.spool": {"_config", "_delivery.spool_folder", "_lifecycle"},
+    "_delivery.spool_folder": set(),
+    "_delivery.outbox": {
+        "_delivery.batch", "_delivery.circuit", "_delivery.complaints", "_delivery.queue", "_delivery.retry",
+        "_delivery.spool_folder", "_delivery.transport", "_event",
+    },
+    "_delivery.complaints": {"_guard", "_own"},
+    "_delivery.circuit": {"_delivery.retry"},
+    "_delivery.sending": {
+        "_delivery.batch", "_delivery.batcher", "_delivery.losses", "_delivery.outbox", "_delivery.retry",
+        "_delivery.spool", "_delivery.transport",
+    },
+    "_delivery.losses": {"_config"},
+    "_delivery.retry": set(),
+    "_delivery.transport": {"_config", "_delivery.http", "_lifecycle", "_redaction.redact", "_version"},
+    "_delivery.http": {"_delivery.proxy", "_delivery.roots"},
+    "_delivery.proxy": {"_config", "_hosts"},
+    "_delivery.roots": {"_lifecycle"},
+
+    "_redaction.__init__": set(),
+    "_redaction.redact": {"_encode", "_redaction.pairs", "_redaction.secrets"},
+    "_redaction.pairs": {"_redaction.notations", "_redaction.secrets"},
+    "_redaction.notations": {"_redaction.secrets"},
+    "_redaction.secrets": set(),
+
+    "_commands.__init__": set(),
+    "_commands.doctor": {
+        "_client", "_commands.finding", "_commands.reach", "_config", "_errors", "_span", "_version",
+    },
+    "_commands.reach": {
+        "_commands.finding", "_config", "_delivery.http", "_delivery.proxy", "_delivery.transport", "_encode",
+        "_redaction.redact",
+    },
+    "_commands.finding": set(),
+    "_commands.reader": {"_commands.finding", "_delivery.http", "_errors", "_redaction.redact"},
+    "_commands.loss_view": {"_commands.finding", "_commands.reader", "_errors"},
+    "_commands.terminal": set(),
 }  # fmt: skip
 
 
@@ -103,27 +127,29 @@ def modules():
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def row(names):
+    """The row of ARROWS for a name below the package: its folder's, or in one of SPLIT its own."""
+    return ".".join(names[: 2 if names[0] in SPLIT else 1])
+
+
 def room(path):
     """The part of the package a file belongs to: its folder, or itself."""
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+    return row(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def imports(path):
-    """What of our own a file imports, by the first name below the package."""
-    depth = len(path.relative_to(PACKAGE).parts)
+    """What of our own a file imports, by the rows."""
+    folder = path.relative_to(PACKAGE).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            inside = node.level < depth or (node.level == depth and depth > 1)
-            if inside and node.level < depth:
-                yield path.relative_to(PACKAGE).parts[0]
-            else:
-                yield from (name.partition(".")[0] for name in names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lumiqtrace"):
-            yield (node.module + ".").split(".")[1]
+        if isinstance(node, ast.ImportFrom):
+            module = node.module.split(".") if node.module else []
+            if node.level:
+                module = [*folder[: len(folder) + 1 - node.level], *module]
+            elif module.pop(0) != "lumiqtrace":
+                continue
+            yield from (row([*module, alias.name]) for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("lumiqtrace."))
+            yield from (row(a.name.split(".")[1:]) for a in node.names if a.name.startswith("lumiqtrace."))
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))

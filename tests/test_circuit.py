@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumiqtrace._circuit import HURRY_EVERY, OPEN_AFTER, Circuit
-from lumiqtrace._retry import Outcome, Verdict
+from lumiqtrace._delivery.circuit import HURRY_EVERY, OPEN_AFTER, Circuit
+from lumiqtrace._delivery.retry import Outcome, Verdict
 
 DOWN = Outcome(Verdict.RETRY, "http_500")
 TOLD = Outcome(Verdict.RETRY, "http_503", 40.0)

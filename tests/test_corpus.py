@@ -15,7 +15,7 @@ import pytest
 
 import lumiqtrace
 from lumiqtrace import LumiqConfig, _client
-from lumiqtrace._transport import Reply
+from lumiqtrace._delivery.transport import Reply
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 

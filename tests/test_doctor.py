@@ -20,8 +20,8 @@ import pytest
 import trustme
 from test_cli import access, command
 
-from lumiqtrace import _doctor
-from lumiqtrace._finding import Finding
+from lumiqtrace._commands import doctor
+from lumiqtrace._commands.finding import Finding
 from lumiqtrace.server import running
 from lumiqtrace.testing import KEY, Answer, LoopbackBackend
 
@@ -41,7 +41,7 @@ def _environment(monkeypatch):
 
 def examine(url, patience=20.0):
     """The findings by step; none of them has a key in it."""
-    findings = list(_doctor.examine(url, patience))
+    findings = list(doctor.examine(url, patience))
     assert KEY[4:] not in repr(findings)
     return {finding.step: finding for finding in findings}
 

@@ -17,10 +17,10 @@ from backend import KEY, Answer
 from test_encode import make
 
 import lumiqtrace
-from lumiqtrace._circuit import OPEN_AFTER
+from lumiqtrace._delivery.circuit import OPEN_AFTER
+from lumiqtrace._delivery.exporter import Exporter
+from lumiqtrace._delivery.transport import HttpTransport, Reply, TransportError
 from lumiqtrace._event import Usage
-from lumiqtrace._exporter import Exporter
-from lumiqtrace._transport import HttpTransport, Reply, TransportError
 
 
 class Note:
@@ -645,9 +645,9 @@ def test_callers_do_not_step_aside_for_a_thread_that_waits_for_the_server(export
         submit(exporter, 50)
         assert sending.wait(20)
         submit(exporter, 200, start=50)  # enough to call the thread, which cannot come
-        assert exporter._wants_to_run(), "a request may be about to end"
+        assert exporter._loop.wants_to_run(), "a request may be about to end"
         now[0] += 1.0
-        assert not exporter._wants_to_run()
+        assert not exporter._loop.wants_to_run()
     finally:
         release.set()
 

@@ -15,9 +15,9 @@ from test_exporter import Broken, Note, Wire, submit
 
 import lumiqtrace
 from lumiqtrace._config import LumiqConfig
-from lumiqtrace._exporter import Exporter
-from lumiqtrace._losses import LOSSES_HEADER, MAX_HEADER_BYTES, Losses, service_name
-from lumiqtrace._transport import Reply
+from lumiqtrace._delivery.exporter import Exporter
+from lumiqtrace._delivery.losses import LOSSES_HEADER, MAX_HEADER_BYTES, Losses, service_name
+from lumiqtrace._delivery.transport import Reply
 from lumiqtrace.server.losses import parse_report
 
 

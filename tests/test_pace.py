@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumiqtrace._pace import BURST_INTERVAL, Pace
+from lumiqtrace._delivery.pace import BURST_INTERVAL, Pace
 
 
 @pytest.fixture

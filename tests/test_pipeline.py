@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from test_encode import make
 
 import lumiqtrace
+from lumiqtrace._delivery.exporter import Exporter
+from lumiqtrace._delivery.transport import Reply
 from lumiqtrace._event import Event
-from lumiqtrace._exporter import Exporter
 from lumiqtrace._pipeline import Pipeline
-from lumiqtrace._redact import REDACTED, Redactor
-from lumiqtrace._transport import Reply
+from lumiqtrace._redaction.redact import REDACTED, Redactor
 
 
 class Note:

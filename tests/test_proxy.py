@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lumiqtrace._proxy import Proxy, ProxyError, proxy_for
+from lumiqtrace._delivery.proxy import Proxy, ProxyError, proxy_for
 
 P = "http://proxy.test:3128"
 FOUND = Proxy("proxy.test", 3128, None)

@@ -5,7 +5,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumiqtrace._queue import EventQueue
+from lumiqtrace._delivery.queue import EventQueue
 
 
 class Item:

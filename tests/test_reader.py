@@ -6,9 +6,9 @@ import pytest
 from faults import server as faulty
 from faults.server import accepting, answering, misbehaving, refusing
 
-from lumiqtrace import _reader
+from lumiqtrace._commands import reader
+from lumiqtrace._commands.reader import fetch_trace
 from lumiqtrace._errors import CommandError
-from lumiqtrace._reader import fetch_trace
 
 TOKEN = "lqr_" + "ef56" * 16
 
@@ -68,7 +68,7 @@ def test_a_redirect_is_not_followed_and_the_token_stays():
 
 
 def test_a_server_that_trickles_costs_the_timeout(monkeypatch):
-    monkeypatch.setattr(_reader, "TIMEOUT", 0.3)
+    monkeypatch.setattr(reader, "TIMEOUT", 0.3)
     with misbehaving(faulty.trickling(b"HTTP/1.1 200 x\r\n\r\n[")) as server:
         url = server.url
         with pytest.raises(CommandError, match="timed out"):
@@ -76,7 +76,7 @@ def test_a_server_that_trickles_costs_the_timeout(monkeypatch):
 
 
 def test_a_trace_without_an_end_is_not_read_to_it(monkeypatch):
-    monkeypatch.setattr(_reader, "MAX_TRACE_BYTES", 1024 * 1024)
+    monkeypatch.setattr(reader, "MAX_TRACE_BYTES", 1024 * 1024)
     with misbehaving(faulty.flooding(b"HTTP/1.1 200 x\r\n\r\n")) as server:
         url = server.url
         with pytest.raises(CommandError, match="larger than"):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from lumiqtrace._encode import encode
 from lumiqtrace._event import MAX_MESSAGE, Event, iso_timestamp, new_event_id, new_span_id, new_trace_id
 from lumiqtrace._pipeline import Pipeline
-from lumiqtrace._redact import BUILT_IN, REDACTED, Redactor, redact_text
-from lumiqtrace._secrets import is_card
+from lumiqtrace._redaction.redact import BUILT_IN, REDACTED, Redactor, redact_text
+from lumiqtrace._redaction.secrets import is_card
 from lumiqtrace._span import shorten
 
 redactor = Redactor()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumiqtrace._retry import RETRY_AFTER_CAP, Verdict, backoff, classify, parse_retry_after
+from lumiqtrace._delivery.retry import RETRY_AFTER_CAP, Verdict, backoff, classify, parse_retry_after
 
 NOW = datetime(2026, 4, 20, 10, 0, 0, tzinfo=UTC)
 

@@ -16,16 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_exporter import Note, Wire, submit
 
-from lumiqtrace._batch import Batch
-from lumiqtrace._circuit import OPEN_AFTER
 from lumiqtrace._config import LumiqConfig
+from lumiqtrace._delivery.batch import Batch
+from lumiqtrace._delivery.circuit import OPEN_AFTER
+from lumiqtrace._delivery.exporter import Exporter
+from lumiqtrace._delivery.outbox import Outbox
+from lumiqtrace._delivery.queue import EventQueue
+from lumiqtrace._delivery.spool import MAX_ADOPTED, Spool, destination
+from lumiqtrace._delivery.spool_folder import BLOCK, MAX_CORRUPT
+from lumiqtrace._delivery.transport import Reply, TransportError
 from lumiqtrace._encode import compress, decompress
-from lumiqtrace._exporter import Exporter
-from lumiqtrace._outbox import Outbox
-from lumiqtrace._queue import EventQueue
-from lumiqtrace._spool import MAX_ADOPTED, Spool, destination
-from lumiqtrace._spool_folder import BLOCK, MAX_CORRUPT
-from lumiqtrace._transport import Reply, TransportError
 
 MIB = 1024 * 1024
 DOWN = TransportError("down")
@@ -568,7 +568,7 @@ def test_a_disk_that_failed_is_tried_again_later(spools, folder):
 
 def test_who_looks_for_what_is_left_does_not_get_in_the_way_of_who_starts(spools, folder):
     code = f"""
-from lumiqtrace._spool import Spool
+from lumiqtrace._delivery.spool import Spool
 spool = Spool({str(folder)!r}, lambda: "cd", max_bytes=1 << 30, max_age=60)
 spool.write(b"", 1, None)
 print("ready", flush=True)
@@ -592,7 +592,7 @@ while True:
 def test_a_forked_child_does_not_keep_its_parents_lock(spools, folder):
     code = f"""
 import os, sys, time
-from lumiqtrace._spool import Spool
+from lumiqtrace._delivery.spool import Spool
 spool = Spool({str(folder)!r}, lambda: "ab", max_bytes=1 << 30, max_age=60)
 spool.write(b"left behind", 1, None)
 if os.fork() == 0:
@@ -710,7 +710,7 @@ def in_an_outage(exporters, spool, answer, **options):
 
 def sweep_now(exporter):
     exporter._delivery.sweep_at = 0.0
-    exporter._wake()
+    exporter._loop.wake()
 
 
 def switched(up):

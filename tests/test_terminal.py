@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from lumiqtrace._terminal import TraceView
+from lumiqtrace._commands.terminal import TraceView
 
 
 def span(name, *children, at=0, latency=100.0, **fields):

@@ -21,8 +21,8 @@ from test_encode import make
 
 import lumiqtrace
 from lumiqtrace import _client
-from lumiqtrace._exporter import Exporter
-from lumiqtrace._transport import Reply, TransportError
+from lumiqtrace._delivery.exporter import Exporter
+from lumiqtrace._delivery.transport import Reply, TransportError
 from lumiqtrace.testing import KEY, Answer, Events, FakeClock, LoopbackBackend, MemoryTransport, capture
 
 ROOT = Path(__file__).parent.parent

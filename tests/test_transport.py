@@ -22,9 +22,10 @@ from faults import server as faulty
 from faults.server import accepting, answering, misbehaving, refusing
 
 import lumiqtrace
-from lumiqtrace import LumiqConfig, _transport
+from lumiqtrace import LumiqConfig
+from lumiqtrace._delivery import transport as _transport
+from lumiqtrace._delivery.transport import MAX_REPLY_BYTES, HttpTransport, TransportError
 from lumiqtrace._encode import compress
-from lumiqtrace._transport import MAX_REPLY_BYTES, HttpTransport, TransportError
 
 BODY = compress([b'{"a":1}'])
 
@@ -450,7 +451,7 @@ def test_a_child_never_writes_on_its_parents_connection(to):
     script = textwrap.dedent("""
         import gc, os, sys
         from lumiqtrace import LumiqConfig
-        from lumiqtrace._transport import HttpTransport
+        from lumiqtrace._delivery.transport import HttpTransport
         url, key, body = sys.argv[1], sys.argv[2], bytes.fromhex(sys.argv[3])
         transport = HttpTransport(LumiqConfig(api_key=key, base_url=url))
         assert transport.send(body, {}, 10).status == 202
@@ -521,9 +522,9 @@ def test_what_records_the_standard_librarys_requests_does_not_see_ours(to, monke
 
 def test_nothing_heavy_is_loaded_before_the_first_request():
     code = (
-        "import sys, lumiqtrace; from lumiqtrace import _transport\n"
-        "_transport.HttpTransport(lumiqtrace.LumiqConfig(api_key='lqt_x'))\n"
-        "print([name for name in ('http.client', 'lumiqtrace._http') if name in sys.modules])"
+        "import sys, lumiqtrace; from lumiqtrace._delivery import transport\n"
+        "transport.HttpTransport(lumiqtrace.LumiqConfig(api_key='lqt_x'))\n"
+        "print([name for name in ('http.client', 'lumiqtrace._delivery.http') if name in sys.modules])"
     )
     source = str(Path(lumiqtrace.__file__).parent.parent)
     done = subprocess.run([sys.executable, "-S", "-c", f"import sys; sys.path.insert(0, {source!r})\n{code}"],

@@ -4,6 +4,7 @@ Read the package in this order and you follow one event from the provider's call
 
     providers/     1  a provider call becomes a recording: patch, call, tap, answer
     _context       2  the trace and span it belongs to
+    _sampler          which traces are kept
     _span          3  spans of the application's own
     _marks            what a span is told
     _llm_span         the span that carries the calls made inside it
@@ -11,18 +12,31 @@ Read the package in this order and you follow one event from the provider's call
     _propagation      traces across processes and threads
     _logs             the trace's id on log records
     _event         4  the event, field for field as it is sent
-    _redact           secrets out of texts
-    _queue         5  the bounded inbox
-    _exporter      6  the one thread: price, encode, batch, send, flush
-    _outbox           what waits to be sent, and the account of every event
-    _pricing          what a call costs
+    _delivery/     5  from a recording to a batch
+      queue           the bounded inbox
+      exporter        takes recordings, flushes, closes, gives account
+      loop            the one thread: cut, price, encode, send
+      pace, worker    when it wakes, and how it is kept alive
+      batcher         recordings to a batch, by way of 6
+    _pricing       6  what a call costs
+    _pipeline         what may leave, and the user's own word on it
+    _redaction/       secrets out of texts: redact, pairs, notations, secrets
     _encode           event to line, lines to gzip
-    _retry            what an answer means, how long to wait
+    _delivery/     7  from the batch to the server
+      batch           compressed lines, in memory, in a file of the spool, or both
+      outbox          what waits to be sent, and the account of every event
+      circuit         when to try again
+      sending         one batch, its answer, and what that changes in the account
+      retry           what an answer means, how long to wait
+      losses          what the server is told of the events that it will not get
+      transport    8  the one seam to the network
+      http            one exchange with one deadline, by proxy and roots
     _lifecycle        the process's end and its forks
-    _transport     7  HTTP, and nothing else knows of it
+    _sigterm          its end by a signal
 
-`_api` holds the functions below, `_client` what they act on, `_config` the options, `_errors` what can be
-raised, `_guard` the one place that swallows errors. `cli` and `server` stand beside the road.
+`_api` holds the functions below, `_client` what they act on, `_config` the options, `_hosts` where an address
+leads, `_errors` what can be raised, `_guard` the one place that swallows errors, `_own` what is not recorded.
+`integrations` and `testing` stand beside the road, as do `server`, `demo`, and `cli` with its `_commands`.
 """
 
 from importlib import import_module
@@ -39,9 +53,9 @@ from ._context import (
     set_eval_score,
     set_usage,
 )
+from ._delivery.queue import Stats
 from ._errors import ConfigError, LumiqError, MissingExtraError
 from ._event import Event
-from ._queue import Stats
 from ._span import Span, span
 from ._version import __version__
 

@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING, Final
 
 from . import _lifecycle
 from ._config import LumiqConfig
+from ._delivery.exporter import Exporter
+from ._delivery.losses import Losses, service_name
+from ._delivery.queue import Stats
+from ._delivery.transport import HttpTransport, Reply, Transport
 from ._event import Recording
-from ._exporter import Exporter
 from ._guard import Guard
-from ._losses import Losses, service_name
 from ._own import on_own_thread, own, own_work
 from ._pipeline import Pipeline
-from ._queue import Stats
-from ._redact import Redactor
+from ._redaction.redact import Redactor
 from ._sampler import Held, Sampled
 from ._sigterm import deliver_on_sigterm
-from ._transport import HttpTransport, Reply, Transport
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ._spool import Spool
+    from ._delivery.spool import Spool
 
 logger = logging.getLogger("lumiqtrace")
 
@@ -280,7 +280,7 @@ class Client:
 def _new_spool(config: LumiqConfig) -> Spool | None:
     if config.spool_dir is None:
         return None
-    from ._spool import spool_for
+    from ._delivery.spool import spool_for
 
     return spool_for(config)
 
@@ -291,7 +291,7 @@ def _load(config: LumiqConfig) -> None:
         import signal  # noqa: F401
 
         if config.spool_dir is not None:
-            from . import _spool  # noqa: F401
+            from ._delivery import spool  # noqa: F401
 
 
 def _at_our_work() -> bool:

@@ -13,7 +13,7 @@ from ._context import Trace, label
 from ._encode import text_of
 from ._event import MAX_MESSAGE, STATUSES
 from ._guard import Guard
-from ._redact import Redactor
+from ._redaction.redact import Redactor
 
 USER_ID: Final = "user.id"
 SESSION_ID: Final = "session.id"

@@ -14,7 +14,7 @@ from ._config import BeforeSend
 from ._event import MAX_MESSAGE, Event
 from ._guard import Guard
 from ._own import contained, own_work
-from ._redact import Redactor
+from ._redaction.redact import Redactor
 
 _READ: Final = ("error_message", "user_id", "session_id", "tags", "metadata", "prompt", "completion")
 

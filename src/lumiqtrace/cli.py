@@ -16,9 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from ._commands.finding import Finding, printable
 from ._config import LumiqConfig
 from ._errors import CommandError, ConfigError, MissingExtraError
-from ._finding import Finding, printable
 from ._version import __version__
 
 _UNWRITABLE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -111,7 +111,7 @@ def _create_project(parsed: argparse.Namespace) -> None:
 
 
 def _show_trace(parsed: argparse.Namespace) -> None:
-    from ._reader import fetch_trace
+    from ._commands.reader import fetch_trace
 
     base_url = LumiqConfig.from_options({"base_url": parsed.base_url}).base_url
     project = _required(parsed.project, "--project", "LUMIQTRACE_PROJECT_ID")
@@ -121,13 +121,13 @@ def _show_trace(parsed: argparse.Namespace) -> None:
         print(json.dumps(roots, indent=2, ensure_ascii=False))
         return
     _need_server_extra("lumiqtrace traces show")
-    from ._terminal import TraceView, console
+    from ._commands.terminal import TraceView, console
 
     console().print(TraceView(roots))
 
 
 def _show_losses(parsed: argparse.Namespace) -> None:
-    from ._loss_view import fetch_losses, sentences
+    from ._commands.loss_view import fetch_losses, sentences
 
     base_url = LumiqConfig.from_options({"base_url": parsed.base_url}).base_url
     project = _required(parsed.project, "--project", "LUMIQTRACE_PROJECT_ID")
@@ -140,8 +140,8 @@ def _show_losses(parsed: argparse.Namespace) -> None:
 
 
 def _doctor(parsed: argparse.Namespace) -> None:
-    from ._doctor import examine
-    from ._finding import FAILURE
+    from ._commands.doctor import examine
+    from ._commands.finding import FAILURE
 
     findings: list[Finding] = []
     for finding in examine(parsed.base_url, parsed.timeout):
@@ -158,7 +158,7 @@ def _show_finding(finding: Finding) -> None:
     if find_spec("rich") is None:
         print(*finding.lines(), sep="\n", flush=True)
         return
-    from ._terminal import console, finding_text
+    from ._commands.terminal import console, finding_text
 
     console().print(finding_text(finding.lines(), finding.state), soft_wrap=True)
 

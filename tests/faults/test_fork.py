@@ -225,5 +225,5 @@ def test_a_fork_while_an_application_thread_imports_a_part_of_ours(backend, tmp_
     # The spool is imported by `init`: nobody waits for that here.
     code = SLOW_IMPORT.format(module=f"lumiqtrace.{module}", wait=0 if module == "_spool" else 20)
     if module == "_spool":
-        code = "import sys\nassert 'lumiqtrace._spool' in sys.modules\n" + code
+        code = "import sys\nassert 'lumiqtrace._delivery.spool' in sys.modules\n" + code
     run(code, backend, spool_dir=str(tmp_path / "spool"))

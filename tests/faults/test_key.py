@@ -20,8 +20,8 @@ from faults.server import answering, misbehaving, refusing
 
 import lumiqtrace
 from lumiqtrace import LumiqConfig
+from lumiqtrace._delivery.transport import HttpTransport, TransportError
 from lumiqtrace._encode import compress
-from lumiqtrace._transport import HttpTransport, TransportError
 
 # As it is, as bytes in a repr, in base64 and in hexadecimal.
 FORMS = (KEY, KEY[4:], base64.b64encode(KEY.encode()).decode()[:40], KEY.encode().hex())
@@ -97,7 +97,7 @@ def test_a_traceback_with_every_local_does_not_show_the_key(fault):
 
 def test_an_interrupted_request_does_not_show_the_key(monkeypatch):
     """Whatever ends a request from outside carries the locals of all of our frames."""
-    from lumiqtrace import _http
+    from lumiqtrace._delivery import http
 
     def interrupt(self):
         raise KeyboardInterrupt
@@ -105,12 +105,12 @@ def test_an_interrupted_request_does_not_show_the_key(monkeypatch):
     with misbehaving(faulty.hanging) as server:
         transport = HttpTransport(LumiqConfig(api_key=KEY, base_url=server.url))
         transport._load()
-        receive = _http.Connection._receive
+        receive = http.Connection._receive
         monkeypatch.setattr(
-            _http.Connection,
+            http.Connection,
             "_receive",
             lambda self, deadline, limit: (
-                monkeypatch.setattr(_http.Deadline, "left", interrupt),
+                monkeypatch.setattr(http.Deadline, "left", interrupt),
                 receive(self, deadline, limit),
             ),
         )

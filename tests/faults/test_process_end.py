@@ -149,7 +149,7 @@ def test_an_exporter_thread_that_died_is_started_again(backend):
 def test_a_transport_that_would_end_the_program_costs_a_retry(backend):
     code = """
     import logging
-    from lumiqtrace._transport import HttpTransport
+    from lumiqtrace._delivery.transport import HttpTransport
     logging.disable()
     lumiqtrace.shutdown()
     fatal = []

@@ -23,7 +23,7 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 PROGRAM = """
 import sys
 import lumiqtrace
-from lumiqtrace._transport import Reply
+from lumiqtrace._delivery.transport import Reply
 
 class Kept:
     bodies = []

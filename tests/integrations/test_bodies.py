@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumiqtrace._redact import Redactor
+from lumiqtrace._redaction.redact import Redactor
 from lumiqtrace.integrations._bodies import BodyTap, completed
 
 SECRET = "hunter2-zebra"

@@ -86,7 +86,7 @@ def test_the_event_is_delivered_and_the_end_is_as_without_us(backend, case):
 def test_a_signal_inside_a_lock_of_ours_does_not_hang(backend):
     code = """
 call(WsgiMiddleware(hello, config))
-with lumiqtrace.get_client()._exporter()._stepping:
+with lumiqtrace.get_client()._exporter()._loop._stepping:
     terminate()
 """
     assert run(backend, code).returncode == -signal.SIGTERM

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from server_helpers import Api, connected, event, ndjson
 
 import lumiqtrace
+from lumiqtrace._delivery.transport import HttpTransport, TransportError
 from lumiqtrace._event import Event
-from lumiqtrace._transport import HttpTransport, TransportError
 from lumiqtrace.server import SqliteStore, running
 from lumiqtrace.server.loss_log import LossLog, sentence
 from lumiqtrace.server.losses import MAX_COUNT, MAX_REASONS, MAX_REPORT_BYTES, parse_report

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from .._api import flush, init, shutdown
+from .._commands.reader import fetch_trace
 from .._errors import CommandError, MissingExtraError
 from .._event import MAX_MESSAGE
-from .._reader import fetch_trace
-from .._redact import redact_text
+from .._redaction.redact import redact_text
 
 
 def run(*, live: bool, leave: bool) -> None:
@@ -79,7 +79,7 @@ def _traced_answer(server: Any, options: dict[str, Any]) -> str:
 
 
 def _show(server: Any, trace_id: str) -> None:
-    from .._terminal import TraceView, console
+    from .._commands.terminal import TraceView, console
 
     made = server.credentials
     out = console()

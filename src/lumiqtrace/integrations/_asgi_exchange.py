@@ -13,7 +13,7 @@ from typing import Any, Final
 from .._config import LumiqConfig
 from .._context import SpanContext, current, enter
 from .._guard import Guard
-from .._redact import Redactor
+from .._redaction.redact import Redactor
 from .._span import Span
 from ._bodies import BodyTap
 from ._http import REQUEST_BODY, RESPONSE_BODY, TRACE_HEADER, failure_code, is_failure, sample, span_name

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .._redact import Redactor
+    from .._redaction.redact import Redactor
 
 FORM: Final = "application/x-www-form-urlencoded"
 EVENT_STREAM: Final = "text/event-stream"

@@ -15,7 +15,7 @@ from .._client import Client, client_for, default_client
 from .._config import LumiqConfig
 from .._context import Trace
 from .._guard import Guard
-from .._redact import Redactor
+from .._redaction.redact import Redactor
 from .._sampler import keeps
 
 TRACE_HEADER: Final = "x-lumiqtrace-id"

@@ -14,7 +14,7 @@ from .._client import default_client
 from .._config import LumiqConfig
 from .._context import Labels, SpanContext, ambient, current, enter, surround
 from .._guard import Guard
-from .._redact import Redactor
+from .._redaction.redact import Redactor
 from .._span import Span
 from ._bodies import BodyTap
 from ._http import REQUEST_BODY, RESPONSE_BODY, TRACE_HEADER, failure_code, is_failure, sample, span_name

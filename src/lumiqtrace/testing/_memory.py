@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from .._delivery.transport import Reply
 from .._encode import decompress
-from .._transport import Reply
 
 
 class SentBatch(NamedTuple):

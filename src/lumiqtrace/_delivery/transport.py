@@ -14,13 +14,13 @@ import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from ._config import LumiqConfig, Secret
-from ._lifecycle import loading
-from ._redact import REDACTED, redact_text
-from ._version import __version__
+from .._config import LumiqConfig, Secret
+from .._lifecycle import loading
+from .._redaction.redact import REDACTED, redact_text
+from .._version import __version__
 
 if TYPE_CHECKING:
-    from ._http import Answer, Connection, Deadline
+    from .http import Answer, Connection, Deadline
 
 MAX_REPLY_BYTES: Final = 64 * 1024
 """No answer of the ingest endpoint is longer; what follows is not read."""
@@ -98,11 +98,11 @@ class HttpTransport:
     def _load(self) -> None:
         if self._http is None:
             with loading():
-                from . import _http
+                from . import http
 
                 "".encode("idna")  # loads the codec that the first connection would
-                self._roots = _http.Roots()
-                self._http = _http
+                self._roots = http.Roots()
+                self._http = http
 
     def _answer(self, body: bytes, headers: Mapping[str, str], deadline: Deadline) -> Answer:
         if self._target is None:

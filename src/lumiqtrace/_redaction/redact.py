@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote_plus, unquote_plus
 
-from ._encode import items_of, text_of
-from ._pairs import NAMING, VALUED, Pairs
-from ._secrets import REDACTED, is_card, redact_text
+from .._encode import items_of, text_of
+from .pairs import NAMING, VALUED, Pairs
+from .secrets import REDACTED, is_card, redact_text
 
 __all__ = ["BUILT_IN", "REDACTED", "Redactor", "redact_text"]
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from ._config import LumiqConfig
+from .._config import LumiqConfig
 
 LOSSES_HEADER: Final = "x-lumiqtrace-losses"
 

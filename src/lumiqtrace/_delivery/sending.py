@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from ._batch import MAX_BATCH_BYTES, Batch
-from ._batcher import write
-from ._losses import Losses
-from ._outbox import Outbox
-from ._retry import Outcome, Verdict, classify
-from ._transport import Reply, Transport, TransportError
+from .batch import MAX_BATCH_BYTES, Batch
+from .batcher import write
+from .losses import Losses
+from .outbox import Outbox
+from .retry import Outcome, Verdict, classify
+from .transport import Reply, Transport, TransportError
 
 if TYPE_CHECKING:
-    from ._spool import Spool
+    from .spool import Spool
 
 SWEEP_EVERY: Final = 30.0
 """Seconds between two looks for what processes left in the spool that are gone."""
@@ -78,6 +78,10 @@ class Delivery:
         outbox.complaints.speak()
         with outbox.lock:
             outbox.lock.notify_all()
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._transport.close()
 
     def sweep(self, now: float) -> None:
         """Take over what processes left in the spool that are gone, where it is time to look."""

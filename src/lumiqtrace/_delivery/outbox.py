@@ -12,16 +12,16 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ._batch import Batch
-from ._circuit import OPEN_AFTER, Circuit
-from ._complaints import Complaints
-from ._event import MAX_EVENTS_PER_BATCH, Recording
-from ._queue import EventQueue, Stats
-from ._retry import Outcome, Verdict
-from ._transport import Reply
+from .._event import MAX_EVENTS_PER_BATCH, Recording
+from .batch import Batch
+from .circuit import OPEN_AFTER, Circuit
+from .complaints import Complaints
+from .queue import EventQueue, Stats
+from .retry import Outcome, Verdict
+from .transport import Reply
 
 if TYPE_CHECKING:
-    from ._spool_folder import SpoolFile
+    from .spool_folder import SpoolFile
 
 _WHY: Final = {"spool_full": "the spool keeps no more", "expired": "too old"}
 

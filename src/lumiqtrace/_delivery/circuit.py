@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from ._retry import Outcome, Verdict, backoff
+from .retry import Outcome, Verdict, backoff
 
 OPEN_AFTER: Final = 5
 """Failures in a row."""

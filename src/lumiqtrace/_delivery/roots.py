@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import ssl
 
-from ._lifecycle import loading
+from .._lifecycle import loading
 
 
 class Roots:

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._batch import Batch
-from ._config import Prices
-from ._encode import encode
-from ._event import MAX_EVENTS_PER_BATCH, Event, Recording
-from ._guard import Guard
-from ._outbox import Outbox
-from ._own import contained
-from ._pipeline import Pipeline
-from ._pricing import Pricer
+from .._config import Prices
+from .._encode import encode
+from .._event import MAX_EVENTS_PER_BATCH, Event, Recording
+from .._guard import Guard
+from .._own import contained
+from .._pipeline import Pipeline
+from .._pricing import Pricer
+from .batch import Batch
+from .outbox import Outbox
 
 if TYPE_CHECKING:
-    from ._spool import Spool
+    from .spool import Spool
 
 
 class UsersPrices:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from ._config import Secret
-from ._hosts import address_of, is_local
+from .._config import Secret
+from .._hosts import address_of, is_local
 
 __all__ = ["Proxy", "ProxyError", "is_local", "proxy_for"]
 

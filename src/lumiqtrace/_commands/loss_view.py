@@ -6,9 +6,9 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from ._errors import CommandError
-from ._finding import printable
-from ._reader import _get, _reason
+from .._errors import CommandError
+from .finding import printable
+from .reader import _get, _reason
 
 
 def fetch_losses(base_url: str, project_id: str, token: str) -> list[dict[str, Any]]:

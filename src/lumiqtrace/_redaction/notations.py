@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
 
-from ._secrets import REDACTED
+from .secrets import REDACTED
 
 _WHOLE_LINE: Final = ("authorization", "cookie")
 """The names whose values have spaces."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from ._encode import compress, decompress
+from .._encode import compress, decompress
 
 if TYPE_CHECKING:
-    from ._spool_folder import SpoolFile
+    from .spool_folder import SpoolFile
 
 MAX_BATCH_BYTES: Final = 1024 * 1024
 """Compressed; a larger batch is cut in half before it is sent."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from ._event import Recording
+from .._event import Recording
 
 
 class Stats(NamedTuple):

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Final
 
-from ._client import Client
-from ._config import KEY_PREFIX, LumiqConfig
-from ._errors import ConfigError
-from ._finding import FAILURE, NOTE, OK, WARNING, Finding
-from ._reach import Way
-from ._span import Span
-from ._version import __version__
+from .._client import Client
+from .._config import KEY_PREFIX, LumiqConfig
+from .._errors import ConfigError
+from .._span import Span
+from .._version import __version__
+from .finding import FAILURE, NOTE, OK, WARNING, Finding
+from .reach import Way
 
 PATIENCE: Final = 10.0
 """Seconds for each step that waits for something."""

@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from ._notations import QUOTE, Values, plain
-from ._secrets import REDACTED
+from .notations import QUOTE, Values, plain
+from .secrets import REDACTED
 
 MAX_NAME: Final = 64
 """Characters before the sign in which the name is looked for."""

@@ -15,8 +15,8 @@ from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
-from ._proxy import Proxy, ProxyError, proxy_for
-from ._roots import Roots
+from .proxy import Proxy, ProxyError, proxy_for
+from .roots import Roots
 
 __all__ = ["ERRORS", "Answer", "Connection", "Deadline", "Roots", "Target", "connect"]
 

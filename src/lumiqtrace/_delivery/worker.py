@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from queue import Empty
 
-from ._own import enter_own_thread
+from .._own import enter_own_thread
 
 
 class Worker:

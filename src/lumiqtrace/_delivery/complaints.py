@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from ._guard import Guard, RateLimitedLog
-from ._own import contained, own_work
+from .._guard import Guard, RateLimitedLog
+from .._own import contained, own_work
 
 _speaking: Final = Guard("writing to the log", limit=None)
 

@@ -1,7 +1,8 @@
 """The way to the server, step by step as a delivery takes it: proxy, name, connection, certificate, answer.
 
-Each step gives a finding and waits for a bounded time. They are those of `_http` and `_transport`, so that
-what is found here is what a delivery meets. Sockets are loaded when a step needs them.
+Each step gives a finding and waits for a bounded time. They are those of `_delivery.http` and
+`_delivery.transport`, so that what is found here is what a delivery meets. Sockets are loaded when a step
+needs them.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from ._config import LumiqConfig
-from ._encode import compress
-from ._finding import FAILURE, NOTE, OK, WARNING, Finding, printable
-from ._proxy import Proxy, ProxyError, is_local, proxy_for
-from ._redact import redact_text
-from ._transport import INGEST_PATH, HttpTransport, Reply, TransportError
+from .._config import LumiqConfig
+from .._delivery.proxy import Proxy, ProxyError, is_local, proxy_for
+from .._delivery.transport import INGEST_PATH, HttpTransport, Reply, TransportError
+from .._encode import compress
+from .._redaction.redact import redact_text
+from .finding import FAILURE, NOTE, OK, WARNING, Finding, printable
 
 if TYPE_CHECKING:
-    from . import _http
+    from .._delivery import http
 
 MAX_SKEW: Final = 30.0
 """Seconds between our clock and the server's, from which on traces of several machines look odd."""
@@ -108,7 +109,7 @@ class Way:
             return Finding("certificate", NOTE, "none: the base URL is an http:// one")
         import ssl
 
-        from . import _http
+        from .._delivery import http
 
         try:
             with closing(_connected(self._url, self._patience)) as connection:
@@ -116,7 +117,7 @@ class Way:
                 told = connection._socket.getpeercert()
         except ssl.SSLCertVerificationError as error:
             return _untrusted(self._host, error.verify_message)
-        except _http.ERRORS as error:
+        except http.ERRORS as error:
             said = f"no TLS with {self._host} port {self._port}: {_told(error)}"
             return Finding("certificate", FAILURE, said, "does the server speak https on this port?")
         return _judged(told, ssl.cert_time_to_seconds)
@@ -164,19 +165,19 @@ class Way:
         return Finding("server", FAILURE, said, _advice(reply))
 
 
-def _connected(url: str, seconds: float) -> _http.Connection:
+def _connected(url: str, seconds: float) -> http.Connection:
     """Trusts what a delivery trusts: the system's list, then certifi's."""
     import ssl
 
-    from . import _http
+    from .._delivery import http
 
-    target, roots = _http.Target.of(url), _http.Roots()
+    target, roots = http.Target.of(url), http.Roots()
     try:
-        return _http.Connection(target, roots, _http.Deadline(seconds))
+        return http.Connection(target, roots, http.Deadline(seconds))
     except ssl.SSLCertVerificationError:
         if not roots.extend():
             raise
-        return _http.Connection(target, roots, _http.Deadline(seconds))
+        return http.Connection(target, roots, http.Deadline(seconds))
 
 
 def _untrusted(host: str, why: str) -> Finding:

@@ -7,9 +7,9 @@ from contextlib import closing
 from typing import Any, Final, cast
 from urllib.parse import quote
 
-from ._errors import CommandError
-from ._finding import printable
-from ._redact import REDACTED, redact_text
+from .._errors import CommandError
+from .._redaction.redact import REDACTED, redact_text
+from .finding import printable
 
 TIMEOUT: Final = 30.0
 """Seconds for all of it; a large trace takes its time."""
@@ -56,12 +56,12 @@ def _are_spans(roots: object) -> bool:
 
 
 def _get(base_url: str, path: str, query: str, token: str) -> tuple[int, bytes]:
-    from . import _http
+    from .._delivery import http
 
-    deadline = _http.Deadline(TIMEOUT)
+    deadline = http.Deadline(TIMEOUT)
     try:
-        target = _http.Target.of(base_url + path)
-        with closing(_http.connect(target, _http.Roots(), deadline)) as connection:
+        target = http.Target.of(base_url + path)
+        with closing(http.connect(target, http.Roots(), deadline)) as connection:
             answer = connection.exchange(
                 memoryview(
                     connection.head("GET", f"{target.path}?{query}")
@@ -71,7 +71,7 @@ def _get(base_url: str, path: str, query: str, token: str) -> tuple[int, bytes]:
                 deadline,
                 MAX_TRACE_BYTES,
             )
-    except _http.ERRORS as error:
+    except http.ERRORS as error:
         said = _shown(f"{type(error).__name__}: {error}", token)
         raise CommandError(f"cannot reach {base_url}: {said}") from None
     if not answer.whole:

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from ._config import LumiqConfig, Secret
-from ._lifecycle import loading
-from ._spool_folder import Folder, SpoolFile, blocks, is_expired, owner_of
+from .._config import LumiqConfig, Secret
+from .._lifecycle import loading
+from .spool_folder import Folder, SpoolFile, blocks, is_expired, owner_of
 
 RETRY_EVERY: Final = 60.0
 """Seconds a spool that failed stays off."""
