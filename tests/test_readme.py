@@ -32,7 +32,7 @@ def test_the_first_line_runs_the_demo_that_the_tests_run():
 
 
 def test_the_second_line_runs_these_tests():
-    assert SH[1].endswith(".venv/bin/python -m pytest -q")
+    assert SH[1].endswith(".venv/bin/python -m pytest -q -n 2")
 
 
 def test_all_languages_are_known():
