@@ -492,6 +492,33 @@ def test_a_close_while_a_batch_is_built_counts_what_is_lost(exporters, caplog):
     assert "1 events were not delivered" in caplog.text
 
 
+def test_what_comes_while_the_server_hangs_is_compressed(exporters):
+    asked, release = threading.Event(), threading.Event()
+
+    def hang(_events):
+        asked.set()
+        release.wait(30)
+        return Reply(202, {})
+
+    class Large(Note):
+        size = 4096
+
+    exporter = exporters(Wire(hang), flush_interval=0.01)
+    try:
+        exporter.submit(Large(0))
+        assert asked.wait(20)
+        deadline = time.monotonic() + 30
+        number = 0
+        while exporter._outbox.account().queued < 5000 or exporter._queue.bytes > 3 * 1024 * 1024:
+            assert time.monotonic() < deadline, exporter._queue.bytes
+            exporter.submit(Large(number := number + 1))
+        assert len(exporter._outbox) > 1000
+    finally:
+        release.set()
+    assert exporter.flush(30)
+    assert exporter.stats().dropped == {}
+
+
 def test_flushes_that_meet_at_the_threads_start_all_return_when_it_has_delivered(exporters):
     def slowly(_events):
         time.sleep(0.02)  # as a server does

@@ -173,3 +173,33 @@ def test_the_name_of_a_service_that_was_given_none(monkeypatch, variables, scrip
     monkeypatch.setattr(sys, "argv", [script])
     assert service_name(LumiqConfig(enabled=False)) == name
     assert service_name(LumiqConfig(enabled=False, service="mine")) == "mine"
+
+
+def test_the_copies_of_a_snapshot_tell_their_own_losses():
+    original = Losses("checkout", "staging")
+    told = json.loads(original.headers({"queue_full": 3})[LOSSES_HEADER])
+    original.told({"queue_full": 3})
+    original.renew()
+    assert original.headers({"queue_full": 3}) == {}
+    again = json.loads(original.headers({"queue_full": 5, "unreadable": 1})[LOSSES_HEADER])
+    assert again["dropped"] == {"queue_full": 2, "unreadable": 1}
+    assert again["process"] != told["process"]
+
+
+def test_parking_renews_the_report(exporters):
+    wire = Heard()
+    exporter = exporters(wire)
+    exporter.submit(Broken(0))
+    submit(exporter, 1)
+    exporter.flush(20)
+    submit(exporter, 1)
+    exporter.flush(20)
+    exporter.park(20)
+    exporter.submit(Broken(1))
+    submit(exporter, 1)
+    exporter.flush(20)
+    submit(exporter, 1)
+    exporter.flush(20)
+    first, second = (report for report in wire.reports if report)
+    assert first["dropped"] == second["dropped"] == {"unreadable": 1}
+    assert first["process"] != second["process"]

@@ -78,7 +78,8 @@ class Exporter:
         if spool is not None:
             spool.complain = self._outbox.complaints.add
         self._batcher = Batcher(self._outbox, prices, pipeline or Pipeline(), spool)
-        self._delivery = Delivery(transport, self._outbox, losses or Losses("", ""), spool, clock)
+        self._losses = losses or Losses("", "")
+        self._delivery = Delivery(transport, self._outbox, self._losses, spool, clock)
         self._pace = Pace(
             batch_size, flush_interval if spool is None else min(flush_interval, spool.interval)
         )
@@ -113,8 +114,11 @@ class Exporter:
         ):
             if not self._closed:
                 worker.nudge()
-        elif waiting >= CROWDED and not waiting % STEP_ASIDE_EVERY and self._loop.wants_to_run():
-            time.sleep(STEP_ASIDE)
+        elif waiting >= CROWDED and not waiting % STEP_ASIDE_EVERY:
+            if self._loop.wants_to_run():
+                time.sleep(STEP_ASIDE)
+            elif queue.bytes > MAX_RAW_BYTES:
+                self._loop.relieve()
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was recorded before is settled, up to `timeout` seconds.
@@ -183,9 +187,10 @@ class Exporter:
         """End the threads and the connection, and keep the rest; the next event or flush starts them again.
 
         What waits is cut into batches before, whose events have their ids: from a copy of this process it
-        is delivered with the same ones.
+        is delivered with the same ones, and tells its own losses.
         """
         self._loop.park(self._clock() + timeout)
+        self._losses.renew()
 
     def stats(self) -> Stats:
         """A moment at which the account balances."""

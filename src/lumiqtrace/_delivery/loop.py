@@ -1,7 +1,8 @@
 """What the threads do: cut what is due into batches, send the next one, and sleep until there is more.
 
 Decisions are `retry`'s, `circuit`'s and `pace`'s, the account is the outbox's; this only sequences them. One
-thread does both. With a spool a second one sends, so that a server that hangs keeps nothing from the disk.
+thread does both. With a spool a second one sends, so that a server that hangs keeps nothing from the disk;
+without one a second one compresses, while the first waits for such a server and very much has come in.
 """
 
 from __future__ import annotations
@@ -70,9 +71,11 @@ class Loop:
         if spool is None:
             self.worker = Worker("lumiqtrace-exporter", self.until_due, self.step, delivery.close)
             self._sender: Worker | None = None
+            self._relief: Worker | None = Worker("lumiqtrace-relief", lambda: None, self._cut_step)
         else:
             self.worker = Worker("lumiqtrace-exporter", self._until_cut, self._cut_step)
             self._sender = Worker("lumiqtrace-sender", self._until_send, self._send_step, delivery.close)
+            self._relief = None
 
     @property
     def failures(self) -> int:
@@ -97,18 +100,29 @@ class Loop:
         if self._sender is not None:
             self._sender.wake()
 
+    def relieve(self) -> None:
+        """Have compressed what waits as it is, where the thread waits for a server that does not answer."""
+        if self._relief is not None and self._is_waiting(self._clock()) and self._relief.ensure():
+            self._relief.wake()
+
     def stop(self) -> None:
         """Let the threads end after what they do now."""
-        self.worker.stop()
-        if self._sender is not None:
-            self._sender.stop()
+        for worker in self._workers:
+            worker.stop()
 
     def park(self, deadline: float) -> None:
         """Cut what waits into batches, and end the threads; the next work starts them again."""
         self.cut_the_rest(deadline)
-        for worker in (self.worker, self._sender):
-            if worker is not None:
-                worker.park(max(0.0, deadline - self._clock()))
+        for worker in self._workers:
+            worker.park(max(0.0, deadline - self._clock()))
+
+    @property
+    def _workers(self) -> list[Worker]:
+        return [each for each in (self.worker, self._sender, self._relief) if each is not None]
+
+    def _is_waiting(self, now: float) -> bool:
+        began = self._delivery.began
+        return began is not None and now - began >= PROMPT
 
     def cut_the_rest(self, deadline: float) -> None:
         """Have on disk what is still in the queue, which a flush without time did not wait for."""
@@ -192,7 +206,7 @@ class Loop:
             if self._must_cut(now):
                 self._cut()
         else:
-            while self._blocked(now) and self._worth_compressing():
+            while (self._blocked(now) or self._is_waiting(now)) and self._worth_compressing():
                 self._cut()
 
     def _worth_compressing(self) -> bool:

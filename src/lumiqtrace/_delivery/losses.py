@@ -27,13 +27,19 @@ _SERVICE_VARIABLES: Final = ("OTEL_SERVICE_NAME", "K_SERVICE", "AWS_LAMBDA_FUNCT
 class Losses:
     """The report of one process; `service` and `environment` say whose losses these are."""
 
-    __slots__ = ("_environment", "_process", "_service", "_told")
+    __slots__ = ("_before", "_environment", "_process", "_service", "_told")
 
     def __init__(self, service: str, environment: str) -> None:
-        self._process = os.urandom(16).hex()
+        self._process = ""
         self._service = _as_utf8(service)
         self._environment = _as_utf8(environment)
         self._told: Mapping[str, int] = {}
+        self._before: Mapping[str, int] = {}
+
+    def renew(self) -> None:
+        """Report under another name from now on, what was not told yet: a snapshot has many processes."""
+        self._process = ""
+        self._before = self._told
 
     def headers(self, lost: Mapping[str, int]) -> dict[str, str]:
         """The header for a batch, where there is something that was not told yet."""
@@ -48,11 +54,13 @@ class Losses:
         self._told = lost
 
     def _line(self, lost: Mapping[str, int], most: int) -> str:
+        self._process = self._process or os.urandom(16).hex()
+        counts = {reason: count - self._before.get(reason, 0) for reason, count in lost.items()}
         report = {
             "process": self._process,
             "service": self._service[:most],
             "environment": self._environment[:most],
-            "dropped": dict(lost),
+            "dropped": {reason: count for reason, count in counts.items() if count},
         }
         return json.dumps(report, separators=(",", ":"))
 
