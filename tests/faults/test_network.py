@@ -16,13 +16,13 @@ from faults.server import accepting, answering, misbehaving, refusing
 from test_encode import make
 
 import lumiqtrace
-from lumiqtrace._delivery import exporter
+from lumiqtrace._delivery import loop
 
 
 @pytest.fixture
 def impatient(monkeypatch):
     """A request is given up after 0.3 s instead of 10."""
-    monkeypatch.setattr(exporter, "SEND_TIMEOUT", 0.3)
+    monkeypatch.setattr(loop, "SEND_TIMEOUT", 0.3)
 
 
 def settled(client, server, count):

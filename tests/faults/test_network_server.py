@@ -14,7 +14,7 @@ from faults.server import Peer, misbehaving
 
 import lumiqtrace
 from lumiqtrace._commands.reader import fetch_trace
-from lumiqtrace._delivery import exporter
+from lumiqtrace._delivery import loop
 from lumiqtrace.server import running
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "server"))
@@ -69,7 +69,7 @@ def test_a_server_that_lost_its_answer_stores_no_event_twice(tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
 def test_a_server_that_was_frozen_and_thawed_stores_no_event_twice(tmp_path, monkeypatch):
     """Its machine takes the bytes meanwhile; thawed, it answers requests that were given up long ago."""
-    monkeypatch.setattr(exporter, "SEND_TIMEOUT", 0.3)
+    monkeypatch.setattr(loop, "SEND_TIMEOUT", 0.3)
     with server_process(tmp_path / "data") as server:
         credentials = server.credentials()
         client = lumiqtrace.init(credentials.api_key, base_url=server.url)
@@ -83,7 +83,7 @@ def test_a_server_that_was_frozen_and_thawed_stores_no_event_twice(tmp_path, mon
             wait_for(lambda: client.stats().retried >= 2)
         finally:
             os.kill(server.process.pid, signal.SIGCONT)
-        monkeypatch.setattr(exporter, "SEND_TIMEOUT", 10.0)
+        monkeypatch.setattr(loop, "SEND_TIMEOUT", 10.0)
         assert client.flush(20)
         assert client.stats().dropped == {}
         assert rows(server.url, credentials, trace_id) == list(range(10))

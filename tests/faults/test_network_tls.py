@@ -18,7 +18,7 @@ from faults import server as faulty
 from faults.emitting import SLACK, Stopwatch, emit, numbers, start, wait_for
 from faults.server import accepting, misbehaving, refusing
 
-from lumiqtrace._delivery import exporter
+from lumiqtrace._delivery import loop
 
 NAME = "collector.test"
 
@@ -141,7 +141,7 @@ def test_a_certificate_that_has_expired(authority, caplog):
 
 
 def test_a_handshake_that_hangs(caplog, monkeypatch):
-    monkeypatch.setattr(exporter, "SEND_TIMEOUT", 0.3)
+    monkeypatch.setattr(loop, "SEND_TIMEOUT", 0.3)
     with misbehaving(faulty.not_reading) as server:
         refused(server.url.replace("http:", "https:"), caplog, "timed out")
 
@@ -244,7 +244,7 @@ def test_a_proxy_that_wants_a_password(authority, monkeypatch, caplog):
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "closes", "forbids"])
 @pytest.mark.usefixtures("names")
 def test_a_proxy_that_does_not_connect_is_not_gone_around(fault, monkeypatch, caplog):
-    monkeypatch.setattr(exporter, "SEND_TIMEOUT", 0.3)
+    monkeypatch.setattr(loop, "SEND_TIMEOUT", 0.3)
     modes = {"hangs": faulty.hanging, "closes": faulty.saying(b""), "forbids": faulty.answering(403)}
     with refusing(modes.get(fault)) as proxy, misbehaving(accepting) as server:
         if fault != "refuses":
