@@ -177,6 +177,8 @@ def test_recording_at_and_after_the_end_is_quiet(backend):
 FORK = """
     import os, sys
     with lumiqtrace.span('parent before'): pass
+    # A fork that Python does not see must not happen while a thread is being started.
+    while client._exporter()._worker.nudged: os.sched_yield()
     child = {fork}
     if child == 0:
         with lumiqtrace.span('child'): pass

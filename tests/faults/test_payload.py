@@ -379,6 +379,7 @@ def test_values_that_another_thread_changes_while_they_are_read(client, backend)
             shared["set"].add(number)
             if len(shared["set"]) > 500:
                 shared["set"].clear()
+                stop.wait(0.0005)  # our thread and the backend's want the interpreter as well
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
