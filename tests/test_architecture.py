@@ -29,7 +29,8 @@ ARROWS: dict[str, set[str]] = {
     "_hosts": set(),
     "_config": {"_errors", "_event", "_hosts"},
     "_encode": {"_event"},
-    "_pricing": {"_config", "_event", "_guard", "_lifecycle"},
+    "_price_index": set(),
+    "_pricing": {"_config", "_event", "_guard", "_lifecycle", "_price_index"},
     "_own": set(),
     "_sigterm": {"_guard", "_lifecycle"},
     "_client": {
@@ -50,8 +51,8 @@ ARROWS: dict[str, set[str]] = {
     "_api": {"_client", "_config"},
     "testing": {"_client", "_config", "_delivery.transport", "_encode", "_event", "_sampler", "testing"},
     "cli": {
-        "_commands.doctor", "_commands.finding", "_commands.loss_view", "_commands.reader",
-        "_commands.terminal", "_config", "_errors", "_version", "demo", "server",
+        "_commands.doctor", "_commands.finding", "_commands.loss_view", "_commands.price_index",
+        "_commands.reader", "_commands.terminal", "_config", "_errors", "_price_index", "_version", "demo", "server",
     },
     "__main__": {"cli"},
     "__init__": {
@@ -118,6 +119,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "_commands.finding": set(),
     "_commands.reader": {"_commands.finding", "_delivery.http", "_errors", "_redaction.redact"},
+    "_commands.price_index": {"_price_index", "_pricing"},
     "_commands.loss_view": {"_commands.finding", "_commands.reader", "_errors"},
     "_commands.terminal": set(),
 }  # fmt: skip

@@ -1,20 +1,27 @@
 """What a call costs, in US dollars: the user's prices, then those of the genai-prices package, then 0.
 
-The package is loaded on the exporter thread when the first event with tokens is priced; never on the
-network. A model without a price costs 0, carries the tag `cost` = `unknown`, and is named in `unpriced`.
+The package's prices come from an index of it, or from the package itself, loaded on the exporter thread when
+an event first needs it; never from the network. A model without a price costs 0, carries the tag `cost` =
+`unknown`, and is named in `unpriced`.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from ._config import Prices
 from ._event import Event, Usage
 from ._guard import Guard
 from ._lifecycle import loading
+
+if TYPE_CHECKING:
+    from ._price_index import PriceIndex
 
 logger = logging.getLogger("lumiqtrace")
 
@@ -30,7 +37,7 @@ _PROBE: Final = {
     "cache_audio_read_tokens": 1,
     "cache_image_read_tokens": 1,
 }
-"""Millions to probe a price with, 10 for the others: a count is larger than those that are parts of it."""
+"""Steps to probe a price with, 10 for the others: a count is larger than those that are parts of it."""
 
 
 class Parts(Usage):
@@ -49,6 +56,8 @@ class Pricer:
         self._prices = prices
         self._own = Guard("your own prices")
         self._library: Any = None
+        self._index: PriceIndex | None = None
+        self._opened = False
         self._rates: dict[tuple[Any, ...], tuple[float, ...] | None] = {}
 
     def price(self, event: Event) -> None:
@@ -93,8 +102,11 @@ class Pricer:
             )
 
     def _library_cost(self, event: Event, usage: Usage) -> float | None:
-        """By the rates of the last such call, a few microseconds; the package takes 50 (measured)."""
+        """By the index; else by the rates of the last such call, as the package takes 50 us (measured)."""
         counts = _counts(event, usage)
+        cost = self._indexed_cost(event, usage, counts)
+        if cost is not None:
+            return cost
         # To the minute, because some prices depend on the time of day.
         kind = (event.model, usage.api_url, event.provider, usage.service_tier, usage.speed)
         key = (*kind, event.timestamp[:16], *counts)
@@ -110,6 +122,17 @@ class Pricer:
             return None
         return sum(rate * count for rate, count in zip(rates, counts.values(), strict=True))
 
+    def _indexed_cost(self, event: Event, usage: Usage, counts: dict[str, float]) -> float | None:
+        """What the index says, until something loads the package: that may have set prices of its own."""
+        if "genai_prices" in sys.modules:
+            return None
+        if not self._opened:
+            self._opened = True
+            self._index = _open_index()
+        if self._index is None:
+            return None
+        return self._index.cost(_model(event), _places(event, usage)[0], _context(usage), counts)
+
     def _look_up(
         self, event: Event, usage: Usage, counts: dict[str, float]
     ) -> tuple[float | None, tuple[float, ...] | None]:
@@ -117,30 +140,23 @@ class Pricer:
         found = self._calculate(event, usage, counts)
         if found is None:
             return None, None
+        cost = float(found.total_price)
         if not all(price is None or isinstance(price, Decimal) for price in vars(found.model_price).values()):
-            return float(found.total_price), ()
-        # Without tiers the price is linear: one more million of a count shows its rate.
-        base: dict[str, float] = {name: _MILLION * _PROBE.get(name, 10) for name in counts}
-        start = self._calculate(event, usage, base)
-        steps = [self._calculate(event, usage, {**base, name: base[name] + _MILLION}) for name in base]
-        if start is None or None in steps:
-            return float(found.total_price), ()
-        rates = tuple(float(step.total_price - start.total_price) / _MILLION for step in steps)
-        return float(found.total_price), rates
+            return cost, ()
+        return cost, linear_rates(partial(self._calculate, event, usage), counts) or ()
 
     def _calculate(self, event: Event, usage: Usage, counts: dict[str, float]) -> Any:
         if self._library is None:
             self._library = _load()
         used = self._library.Usage(**counts)
-        context = {"service_tier": usage.service_tier, "speed": usage.speed}
         moment = datetime.fromisoformat(event.timestamp)
         for where in _places(event, usage):
             try:
                 return self._library.calc_price(
                     used,
-                    event.model.removeprefix("models/"),
+                    _model(event),
                     genai_request_timestamp=moment,
-                    price_context=context,
+                    price_context=_context(usage),
                     **where,
                 )
             except (LookupError, ValueError):
@@ -168,6 +184,28 @@ def users_cost(prices: Prices, event: Event, usage: Usage) -> float | None:
     ) / _MILLION
 
 
+def linear_rates(
+    ask: Callable[[dict[str, float]], Any], names: Iterable[str], step: int = _MILLION
+) -> tuple[float, ...] | None:
+    """US dollars for one more of each count, where the price is linear: one `step` more of a count shows it.
+
+    `ask` gives the package's calculation for counts under `names`, or None, which makes this None.
+    """
+    base: dict[str, float] = {name: step * _PROBE.get(name, 10) for name in names}
+    start = ask(base)
+    steps = [ask({**base, name: base[name] + step}) for name in base]
+    if start is None or None in steps:
+        return None
+    return tuple(float(each.total_price - start.total_price) / step for each in steps)
+
+
+def _open_index() -> PriceIndex | None:
+    with loading():
+        from ._price_index import open_index
+
+        return open_index()
+
+
 def _load() -> Any:
     """The price package with its data, which it would import at the first price."""
     with loading():
@@ -176,6 +214,15 @@ def _load() -> Any:
 
         get_snapshot()
         return genai_prices
+
+
+def _model(event: Event) -> str:
+    """The name that the package knows: Google's clients put a folder before it."""
+    return event.model.removeprefix("models/")
+
+
+def _context(usage: Usage) -> dict[str, str | None]:
+    return {"service_tier": usage.service_tier, "speed": usage.speed}
 
 
 def _places(event: Event, usage: Usage) -> list[dict[str, str]]:

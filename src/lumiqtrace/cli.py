@@ -1,4 +1,5 @@
-"""The command line, also as `python -m lumiqtrace`: demo, serve, doctor, traces, losses, projects.
+"""The command line, also as `python -m lumiqtrace`: demo, serve, doctor, traces, losses, prices,
+projects.
 
 A mistake is one sentence on standard error and exit status 1; a wrong option is status 2.
 """
@@ -139,6 +140,22 @@ def _show_losses(parsed: argparse.Namespace) -> None:
     print("\n".join(sentences(losses)))
 
 
+def _prices(_parsed: argparse.Namespace) -> None:
+    from ._commands.price_index import make_index
+    from ._price_index import FILE
+
+    try:
+        made = make_index(FILE)
+    except OSError as error:
+        raise CommandError(
+            f"{FILE} cannot be written: {error.strerror}; run this where you install"
+        ) from error
+    print(
+        f"genai-prices {made.release}: {made.models:,} models of {made.providers} providers. "
+        f"The prices of {made.held:,} are read from lumiqtrace's index now, without loading the package."
+    )
+
+
 def _doctor(parsed: argparse.Namespace) -> None:
     from ._commands.doctor import examine
     from ._commands.finding import FAILURE
@@ -216,6 +233,9 @@ def _parser() -> argparse.ArgumentParser:
     losses = commands.add_parser("losses", help="say what a project's services lost")
     _add_access(losses)
     losses.set_defaults(run=_show_losses)
+
+    prices = commands.add_parser("prices", help="index the prices of the installed genai-prices package")
+    prices.set_defaults(run=_prices)
 
     traces = commands.add_parser("traces", help="read traces")
     show = traces.add_subparsers(required=True, metavar="COMMAND").add_parser(
