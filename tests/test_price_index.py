@@ -16,6 +16,7 @@ from lumiqtrace._commands.price_index import make_index
 from lumiqtrace._price_index import COUNTS, FILE, PriceIndex, matches, open_index
 
 SNAPSHOT = get_snapshot()
+NOW = "2026-11-21T10:00:00+00:00"
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def counts(draw):
 
 @given(models, places, contexts, counts(), moments)
 def test_what_the_index_says_the_package_says(index, model, place, context, used, moment):
-    cost = index.cost(model, place, context, used)
+    cost = index.cost(model, moment.isoformat(), place, context, used)
     if cost is None:
         return
     told = genai_prices.calc_price(
@@ -109,32 +110,45 @@ def test_what_the_index_says_the_package_says(index, model, place, context, used
 )
 def test_what_is_called_most_is_held(index, model, url):
     context = {"service_tier": "default", "speed": None}
-    assert index.cost(model, {"provider_api_url": url}, context, dict.fromkeys(COUNTS[:3], 1)) is not None
+    assert (
+        index.cost(model, NOW, {"provider_api_url": url}, context, dict.fromkeys(COUNTS[:3], 1)) is not None
+    )
 
 
 def test_a_price_that_depends_on_more_is_left_to_the_package(index):
     here = {"provider_api_url": ADDRESSES[0]}
     usual = {"service_tier": None, "speed": None}
     both = dict.fromkeys(COUNTS[:2], 1)
-    assert index.cost("gpt-4o", here, usual, both) is not None
-    assert index.cost("gpt-4o", here, {"service_tier": "priority", "speed": None}, both) is None
-    assert index.cost("gpt-4o", here, usual, {**both, "input_audio_tokens": 1}) is None
-    assert index.cost("gpt-4o", here, usual, {**both, "cache_write_1h_tokens": 1}) is None
-    assert index.cost("deepseek-chat", {"provider_api_url": ADDRESSES[-2]}, usual, both) is None, (
+    assert index.cost("gpt-4o", NOW, here, usual, both) is not None
+    assert index.cost("gpt-4o", NOW, here, {"service_tier": "priority", "speed": None}, both) is None
+    assert index.cost("gpt-4o", NOW, here, usual, {**both, "input_audio_tokens": 1}) is None
+    assert index.cost("gpt-4o", NOW, here, usual, {**both, "cache_write_1h_tokens": 1}) is None
+    assert index.cost("deepseek-chat", NOW, {"provider_api_url": ADDRESSES[-2]}, usual, both) is None, (
         "by the hour"
     )
-    assert index.cost("a-model-of-the-house", here, usual, both) is None
-    assert index.cost("gpt-4o", {"provider_id": "nobody"}, usual, both) is None
-    assert index.cost("gpt-4o", {"provider_api_url": ADDRESSES[-1]}, usual, both) is None
+    assert index.cost("a-model-of-the-house", NOW, here, usual, both) is None
+    assert index.cost("gpt-4o", NOW, {"provider_id": "nobody"}, usual, both) is None
+    assert index.cost("gpt-4o", NOW, {"provider_api_url": ADDRESSES[-1]}, usual, both) is None
 
 
 def test_a_tier_is_held_up_to_the_next(index):
     google = {"provider_id": "google"}
     usual = {"service_tier": None, "speed": None}
     assert (
-        index.cost("gemini-2.5-pro", google, usual, {"input_tokens": 200_000, "output_tokens": 1}) is not None
+        index.cost("gemini-2.5-pro", NOW, google, usual, {"input_tokens": 200_000, "output_tokens": 1})
+        is not None
     )
-    assert index.cost("gemini-2.5-pro", google, usual, {"input_tokens": 200_001, "output_tokens": 1}) is None
+    assert (
+        index.cost("gemini-2.5-pro", NOW, google, usual, {"input_tokens": 200_001, "output_tokens": 1})
+        is None
+    )
+
+
+def test_a_price_is_held_from_its_first_day(index):
+    place, usual = {"provider_id": "openai"}, {"service_tier": None, "speed": None}
+    both = {"input_tokens": 1_000_000, "output_tokens": 0}
+    assert index.cost("o3", "2025-06-09T23:59:59.999999+00:00", place, usual, both) is None
+    assert index.cost("o3", "2025-06-10T00:00:00.000000+00:00", place, usual, both) == pytest.approx(2.0)
 
 
 def test_a_clause_of_another_kind_is_the_packages_business():

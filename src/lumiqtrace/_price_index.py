@@ -3,7 +3,7 @@
 The file beside this module is made from the package whenever lumiqtrace is built, and by `lumiqtrace prices`.
 It is used only beside the very release that it was made from, and only until something loads the package,
 which may have set prices of its own. It has no opinion: what it leaves out, such as prices that depend on the
-time, on service tiers or on images, is the package's to say.
+hour, on service tiers or on images, is the package's to say.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ COUNTS: Final = (
 )
 """What a rate is held for, in this order. Each but the first two is a part of the first."""
 
+ALWAYS: Final = "1970-01-01"
+
 _KNOWN: Final = frozenset(COUNTS)
 
 MAX_REMEMBERED: Final = 1000
@@ -52,6 +54,8 @@ class Held(NamedTuple):
     """In the order of `COUNTS`."""
     up_to: int | None = None
     """Input tokens, beyond which another tier begins."""
+    since: str = ALWAYS
+    """The day of the call, ISO 8601 in UTC, before which there was another price."""
 
 
 class PriceIndex:
@@ -71,14 +75,16 @@ class PriceIndex:
     def cost(
         self,
         model: str,
+        timestamp: str,
         place: Mapping[str, str],
         context: Mapping[str, str | None],
         counts: Mapping[str, float],
     ) -> float | None:
         """US dollars; None where the package has to be asked, with these very arguments.
 
-        `place` has one entry, `provider_api_url` or `provider_id`, or none; `context` has `service_tier` and
-        `speed`; `counts` are under the names of `COUNTS`, input and output always among them.
+        `timestamp` is ISO 8601 in UTC; `place` has one entry, `provider_api_url` or `provider_id`, or none;
+        `context` has `service_tier` and `speed`; `counts` are under the names of `COUNTS`, input and output
+        always among them.
         """
         if not place or not is_held(counts):
             return None
@@ -91,7 +97,9 @@ class PriceIndex:
                 self._found.clear()
             self._found[key] = self._find(self._provider(place), model.lower())
         held = self._found[key]
-        if held is None or (held.up_to is not None and counts["input_tokens"] > held.up_to):
+        if held is None or timestamp < held.since:
+            return None
+        if held.up_to is not None and counts["input_tokens"] > held.up_to:
             return None
         return sum(rate * counts.get(name, 0) for name, rate in zip(COUNTS, held.rates, strict=True))
 

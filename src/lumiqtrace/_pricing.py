@@ -131,7 +131,8 @@ class Pricer:
             self._index = _open_index()
         if self._index is None:
             return None
-        return self._index.cost(_model(event), _places(event, usage)[0], _context(usage), counts)
+        place = _places(event, usage)[0]
+        return self._index.cost(_model(event), event.timestamp, place, _context(usage), counts)
 
     def _look_up(
         self, event: Event, usage: Usage, counts: dict[str, float]

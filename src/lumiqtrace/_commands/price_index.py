@@ -16,7 +16,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from .._price_index import COUNTS, ORDINARY, OTHER, PACKAGE, Held, is_held
+from .._price_index import ALWAYS, COUNTS, ORDINARY, OTHER, PACKAGE, Held, is_held
 from .._pricing import linear_rates
 
 ADDRESSES: Final = (
@@ -30,7 +30,7 @@ MANY: Final = 100_000_000
 """Tokens of a call beyond any that is made: what is linear up to there is linear."""
 
 Ask = Callable[..., Any]
-"""Gives the package's calculation for counts and a context, or None."""
+"""Gives the package's calculation for counts and a context, or None. The time is of no matter to it."""
 
 
 class Made(NamedTuple):
@@ -65,7 +65,7 @@ def _models(provider: Any) -> list[tuple[list[Any], Held | None]]:
     """In the package's order, as the first that matches a name is taken."""
     clauses = [_clause(model.match) for model in provider.models]
     return [
-        ([OTHER], None) if clause is None else (clause, _held(partial(_ask, provider, model), model.prices))
+        ([OTHER], None) if clause is None else (clause, _held(provider, model))
         for clause, model in zip(clauses, provider.models, strict=True)
     ]
 
@@ -82,17 +82,35 @@ def _clause(match: Any) -> list[Any] | None:
     return [kind, value.lower()] if kind in ("equals", "starts_with", "ends_with", "contains") else None
 
 
-def _held(ask: Ask, prices: Any) -> Held | None:
+def _held(provider: Any, model: Any) -> Held | None:
     """None for a model whose price depends on more than the counts, or not in a straight line."""
-    if isinstance(prices, list):
+    latest = _latest(model.prices)
+    if latest is None:
         return None
+    prices, since = latest
+    moment = max(datetime.now(UTC), datetime.fromisoformat(since).replace(tzinfo=UTC))
+    ask = partial(_ask, provider, model, moment)
     up_to = _first_tier(prices)
     most = MANY if up_to is None else up_to
     if len({_total(ask(_counts(most), context)) for context in _contexts()}) > 1:
         return None
     rates = linear_rates(ask, COUNTS, step=most // 128)
-    held = None if rates is None else Held(rates, up_to)
+    held = None if rates is None else Held(rates, up_to, since)
     return held if held and all(_agrees(ask, held, size) for size in (most, most // 7)) else None
+
+
+def _latest(prices: Any) -> tuple[Any, str] | None:
+    """The price that holds from a day on for good, and that day; None where it depends on the hour."""
+    if not isinstance(prices, list):
+        return prices, ALWAYS
+    days = [ALWAYS if each.constraint is None else _first_day(each.constraint) for each in prices]
+    # Of those that hold at a time the package takes the last; from the last day on they all hold.
+    return None if None in days else (prices[-1].prices, max(day for day in days if day))
+
+
+def _first_day(constraint: Any) -> str | None:
+    day = getattr(constraint, "start_date", None)
+    return None if day is None else str(day.isoformat())
 
 
 def _first_tier(prices: Any) -> int | None:
@@ -134,14 +152,18 @@ def _total(calculation: Any) -> float | None:
 
 
 def _ask(
-    provider: Any, model: Any, counts: dict[str, float], context: dict[str, str | None] | None = None
+    provider: Any,
+    model: Any,
+    moment: datetime,
+    counts: dict[str, float],
+    context: dict[str, str | None] | None = None,
 ) -> Any:
     """The package's calculation; None where it has none for such counts."""
     from genai_prices import Usage
 
     try:
         return model.calc_price(
-            Usage(**counts), provider, genai_request_timestamp=datetime.now(UTC), price_context=context
+            Usage(**counts), provider, genai_request_timestamp=moment, price_context=context
         )
     except (LookupError, ValueError):
         return None
