@@ -44,7 +44,10 @@ LIMITS = {
 """What we allow ourselves; calls that are slow without a tracer, or while all is well, do not count."""
 
 BURST_RATE = 2500.0
-"""Events a second that we want at least."""
+"""Events a second that we want at least, where the program alone makes 3,770: the limit's own machine."""
+
+BURST_SHARE = BURST_RATE / 3770
+"""Of the program's own rate: what the same limit is on a machine that is slower."""
 
 ROWS = {
     "cpu": "added CPU of all threads, a call (us)",
@@ -154,13 +157,14 @@ def table(results: dict[str, Found]) -> str:
     return "\n".join(lines)
 
 
-def broken(ours: Found) -> list[str]:
-    """Which of our own limits were not kept."""
+def broken(ours: Found, bare_rate: float) -> list[str]:
+    """Which of our own limits were not kept; `bare_rate` is the burst's without a tracer, calls a second."""
     over = [
         f"{ROWS[key]}: {ours[key]:.2f}, not {limit}" for key, limit in LIMITS.items() if ours[key] > limit
     ]
-    if ours["burst_rate"] < BURST_RATE:
-        over.append(f"burst: {ours['burst_rate']:.0f} calls a second, not {BURST_RATE:.0f}")
+    least = min(BURST_RATE, BURST_SHARE * bare_rate)
+    if ours["burst_rate"] < least:
+        over.append(f"burst: {ours['burst_rate']:.0f} calls a second, not {least:.0f}")
     return over
 
 
@@ -172,9 +176,10 @@ def main() -> None:
         print(f"{peer} ...", file=sys.stderr)
         results[peer] = measure(peer, bare)
     print(table(results))
-    print(f"\nWithout a tracer the burst's calls come at {20_000 / bare['burst']['loop_s']:.0f} a second.")
+    bare_rate = 20_000 / bare["burst"]["loop_s"]
+    print(f"\nWithout a tracer the burst's calls come at {bare_rate:.0f} a second.")
     if "lumiqtrace" in results:
-        over = broken(results["lumiqtrace"])
+        over = broken(results["lumiqtrace"], bare_rate)
         print("\n".join(["Limits that are broken:", *over]) if over else "Every limit is kept.")
 
 

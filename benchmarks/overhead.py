@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import venv
@@ -39,6 +40,16 @@ ROWS = {
     "stream_chunk": ("stream of 100 chunks, per chunk", "us"),
     "setup": ("import + init + patch, after openai", "ms"),
 }
+
+LIMITS = {"blocking": 30.0, "blocking_all": 100.0, "async": 40.0, "stream_chunk": 1.0, "setup": 10.0}
+"""What we allow ourselves, on the machine of `REFERENCE`."""
+
+REFERENCE = {
+    "openinference": {"blocking": 292.0, "blocking_all": 392.0, "setup": 117.0},
+    "langfuse": {"blocking": 237.0, "blocking_all": 314.0, "stream_chunk": 6.3},
+    "sentry": {"blocking": 923.0, "stream_chunk": 4.6, "setup": 99.0},
+}
+"""What the peers took where the limits were set: two shared cores, CPython 3.12, openai 3.52."""
 
 
 class Sink(BaseHTTPRequestHandler):
@@ -95,6 +106,25 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def slowness(results: dict[str, dict[str, float]]) -> float:
+    """How many times as long as the reference machine this one takes, judged by the peers."""
+    return statistics.median(
+        results[peer][row] / there for peer, rows in REFERENCE.items() for row, there in rows.items()
+    )
+
+
+def verdict(results: dict[str, dict[str, float]]) -> str:
+    """Which limits were kept, on this machine's clock and on the reference machine's."""
+    times = slowness(results)
+    lines = [f"By its peers this machine takes {times:.2f} times as long as the one the limits were set on."]
+    for row, limit in LIMITS.items():
+        title, unit = ROWS[row]
+        ours = results["lumiqtrace"][row]
+        kept = "kept" if ours <= limit else "kept there" if ours <= limit * times else "BROKEN"
+        lines.append(f"{title:40}{ours:8.1f} {unit}, there {ours / times:6.1f}; limit {limit:5.0f}: {kept}")
+    return "\n".join(lines)
+
+
 def main() -> None:
     ports: multiprocessing.Queue[int] = multiprocessing.Queue()
     sink_process = multiprocessing.Process(target=run_sink, args=(ports,), daemon=True)
@@ -108,6 +138,8 @@ def main() -> None:
     sink_process.terminate()
     print("Added CPU time, medians of paired blocks in one process (setup: of 7 processes)\n")
     print(table(results))
+    print()
+    print(verdict(results))
 
 
 if __name__ == "__main__":
