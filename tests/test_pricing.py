@@ -10,7 +10,7 @@ from test_encode import make
 
 import lumiqtrace
 from lumiqtrace._event import Usage
-from lumiqtrace._pricing import Pricer, _counts
+from lumiqtrace._pricing import Pricer, _call
 
 
 def priced(pricer=None, **fields):
@@ -56,6 +56,27 @@ def test_counts_that_contradict_each_other_do_not_raise():
     event = priced(model="gpt-4o", input_tokens=10, cached_tokens=50)
     assert event.cost_usd == pytest.approx(10 * 1.25e-6)
     assert event.tags == {}
+
+
+def test_parts_that_are_larger_than_the_whole_are_cut_to_it():
+    usage = Usage(cache_write_tokens=300, cache_write_1h_tokens=400)
+    event = priced(
+        provider="anthropic", model="claude-haiku-4-5", input_tokens=1000, cached_tokens=900, usage=usage
+    )
+    assert event.cost_usd == pytest.approx((900 * 0.1 + 100 * 2.0) / 1e6), (
+        "all that is left was written for an hour"
+    )
+    assert event.tags == {}
+
+
+def test_a_call_that_the_package_refuses_does_not_unprice_the_next():
+    pricer = Pricer()
+    google = {"provider": "google", "model": "gemini-2.5-flash"}
+    odd = priced(pricer, **google, input_tokens=10, usage=Usage(input_audio_tokens=20))
+    sound = priced(pricer, **google, input_tokens=20, usage=Usage(input_audio_tokens=10))
+    assert (odd.cost_usd, odd.tags) == (0, {"cost": "unknown"})
+    assert sound.cost_usd == pytest.approx((10 * 0.3 + 10 * 1.0) / 1e6)
+    assert sound.tags == {}
 
 
 def test_what_used_no_tokens_or_is_no_call_is_not_priced():
@@ -116,5 +137,6 @@ def test_remembered_rates_give_what_the_package_gives(inputs, outputs, cached, w
     event = make(model=model, provider="custom", input_tokens=inputs, output_tokens=outputs,
                  cached_tokens=inputs * cached // 201, usage=usage)  # fmt: skip
     REMEMBERING.price(event)
-    exact = REMEMBERING._calculate(event, usage, _counts(event, usage))
+    call = _call(event, usage)
+    exact = REMEMBERING._package._calculate(call, call.counts)
     assert event.cost_usd == pytest.approx(float(exact.total_price) if inputs or outputs else 0, rel=1e-9)

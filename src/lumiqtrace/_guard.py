@@ -27,11 +27,20 @@ class Guard:
     What ends a program passes through: KeyboardInterrupt, and the SystemExit of a signal handler.
     """
 
-    __slots__ = ("_in_a_row", "failures", "limit", "name")
+    __slots__ = ("_in_a_row", "_instead", "failures", "limit", "name")
 
-    def __init__(self, name: str, limit: float | None = FAILURES_UNTIL_OPEN) -> None:
-        """`limit` failures in a row open it; None keeps it closed, for code that must go on trying."""
+    def __init__(
+        self,
+        name: str,
+        limit: float | None = FAILURES_UNTIL_OPEN,
+        instead: str = "calls pass through unrecorded",
+    ) -> None:
+        """`limit` failures in a row open it; None keeps it closed, for code that must go on trying.
+
+        `instead` says what happens once it is open.
+        """
         self.name = name
+        self._instead = instead
         self.limit = float("inf") if limit is None else limit
         self.failures = 0
         self._in_a_row = 0
@@ -57,10 +66,11 @@ class Guard:
         logger.debug("lumiqtrace: %s failed: %s", self.name, type(error).__name__, exc_info=error)
         if self._in_a_row == self.limit:
             logger.warning(
-                "lumiqtrace: %s failed %d times in a row and is switched off in this process; "
-                "calls pass through unrecorded. Enable debug logging to see why.",
+                "lumiqtrace: %s failed (%d in a row) and is switched off in this process; %s. "
+                "Enable debug logging to see why.",
                 self.name,
                 self._in_a_row,
+                self._instead,
             )
 
 

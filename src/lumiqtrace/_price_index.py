@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -27,14 +27,7 @@ COUNTS: Final = (
     "cache_write_tokens",
     "cache_write_1h_tokens",
 )
-"""What a rate is held for, in this order. Each but the first two is a part of the first."""
-
-ALWAYS: Final = "1970-01-01"
-
-_KNOWN: Final = frozenset(COUNTS)
-
-MAX_REMEMBERED: Final = 1000
-"""Model names come from outside; what remembers them must not grow without end."""
+"""What a rate is held for, in this order. The last three are parts of the input."""
 
 ORDINARY: Final[Mapping[str, tuple[str | None, ...]]] = {
     "service_tier": (None, "default", "standard"),
@@ -42,9 +35,13 @@ ORDINARY: Final[Mapping[str, tuple[str | None, ...]]] = {
 }
 """The contexts of a call for which the rates hold."""
 
+ALWAYS: Final = "1970-01-01"
 
 OTHER: Final = "other"
 """A clause that says yes to every name, and holds no rates: the package is to be asked."""
+
+MAX_FOUND: Final = 1000
+"""Models that are remembered; their names come from outside."""
 
 
 class Held(NamedTuple):
@@ -59,43 +56,50 @@ class Held(NamedTuple):
 
 
 class PriceIndex:
-    """The models of each provider, read when first asked for. One thread at a time uses it."""
+    """The models of each provider, read when first asked for. One thread at a time uses it.
+
+    Raises ValueError, LookupError or TypeError where `text` is not what `lumiqtrace prices` writes.
+    """
 
     def __init__(self, text: str) -> None:
         head, *self._lines = text.splitlines()
         self._head: dict[str, Any] = json.loads(head)
         self._models: dict[str, list[tuple[list[Any], list[Any] | None]]] = {}
-        self._found: dict[tuple[str, str], Held | None] = {}
+        self._found: dict[tuple[str, str, str], Held | None] = {}
+        if len(self._lines) != len(self._head["lines"]):
+            raise ValueError(f"the price index has {len(self._lines)} of {len(self._head['lines'])} lines")
 
     @property
     def release(self) -> str:
         """The release of the price package that it was made from."""
         return str(self._head["release"])
 
+    @property
+    def size(self) -> int:
+        """The bytes of that release's data, which tells an edited copy from it."""
+        return int(self._head["size"])
+
     def cost(
         self,
         model: str,
         timestamp: str,
-        place: Mapping[str, str],
+        place: tuple[str, str],
         context: Mapping[str, str | None],
         counts: Mapping[str, float],
     ) -> float | None:
-        """US dollars; None where the package has to be asked, with these very arguments.
+        """US dollars, to rounding what the package says; None where the package has to be asked.
 
-        `timestamp` is ISO 8601 in UTC; `place` has one entry, `provider_api_url` or `provider_id`, or none;
-        `context` has `service_tier` and `speed`; `counts` are under the names of `COUNTS`, input and output
-        always among them.
+        `timestamp` is ISO 8601 in UTC; `place` is what to look the model up by, `provider_api_url` or
+        `provider_id`, with its value; `context` has `service_tier` and `speed`; `counts` are under the names
+        of `COUNTS`, input and output always among them, parts no larger than what they are parts of.
         """
-        if not place or not is_held(counts):
+        if not counts.keys() <= _NAMES or any(value not in ORDINARY[name] for name, value in context.items()):
             return None
-        if any(value not in ORDINARY[name] for name, value in context.items()):
-            return None
-        (where,) = place.values()
-        key = (where, model)
+        key = (*place, model)
         if key not in self._found:
-            if len(self._found) >= MAX_REMEMBERED:
+            if len(self._found) >= MAX_FOUND:
                 self._found.clear()
-            self._found[key] = self._find(self._provider(place), model.lower())
+            self._found[key] = self._find(self._provider(*place), model.lower())
         held = self._found[key]
         if held is None or timestamp < held.since:
             return None
@@ -103,32 +107,30 @@ class PriceIndex:
             return None
         return sum(rate * counts.get(name, 0) for name, rate in zip(COUNTS, held.rates, strict=True))
 
-    def _provider(self, place: Mapping[str, str]) -> str | None:
-        url = place.get("provider_api_url")
-        if url is None:
-            return place["provider_id"]
+    def _provider(self, by: str, value: str) -> str | None:
+        if by == "provider_id":
+            return value
         for prefix, provider in self._head["addresses"].items():
-            if url.startswith(prefix):
+            if value.startswith(prefix):
                 return str(provider)
-        return next(
-            (provider for pattern, provider in self._head["patterns"] if re.match(pattern, url)), None
-        )
+        patterns = self._head["patterns"]
+        return next((provider for pattern, provider in patterns if re.match(pattern, value)), None)
 
     def _find(self, provider: str | None, model: str) -> Held | None:
-        """What is held for the first model of the provider that the name matches."""
+        """What is held for the first model that the name matches, the provider's or of those it resells."""
+        for each in (provider, *self._head["resold"].get(provider, ())):
+            for clause, held in self._models_of(each):
+                if matches(clause, model):
+                    return None if held is None else Held(*held)
+        return None
+
+    def _models_of(self, provider: str | None) -> list[tuple[list[Any], list[Any] | None]]:
         if provider is None or provider not in self._head["lines"]:
-            return None
+            return []
         models = self._models.get(provider)
         if models is None:
             models = self._models[provider] = json.loads(self._lines[self._head["lines"][provider]])
-        found = next((held for clause, held in models if matches(clause, model)), None)
-        return None if found is None else Held(*found)
-
-
-def is_held(names: Iterable[str]) -> bool:
-    """Whether rates are held for these counts; what is written for an hour is a part of what is written."""
-    counts = set(names)
-    return counts <= _KNOWN and (COUNTS[4] not in counts or COUNTS[3] in counts)
+        return models
 
 
 def matches(clause: list[Any], model: str) -> bool:
@@ -137,28 +139,41 @@ def matches(clause: list[Any], model: str) -> bool:
     A clause is `[kind, text]`, `["or" | "and", clause, ...]` or `["other"]`.
     """
     kind, *what = clause
-    if kind == "equals":
-        return bool(model == what[0])
-    if kind == "starts_with":
-        return model.startswith(str(what[0]))
-    if kind == "ends_with":
-        return model.endswith(str(what[0]))
-    if kind == "contains":
-        return bool(what[0] in model)
-    if kind == "regex":
-        return bool(re.search(what[0], model))
     if kind == "or":
         return any(matches(each, model) for each in what)
     if kind == "and":
         return all(matches(each, model) for each in what)
-    return bool(kind == OTHER)
+    if kind == OTHER:
+        return True
+    text: str = what[0]
+    if kind == "equals":
+        return model == text
+    if kind == "starts_with":
+        return model.startswith(text)
+    if kind == "ends_with":
+        return model.endswith(text)
+    if kind == "contains":
+        return text in model
+    return re.search(text, model) is not None
 
 
-def open_index(file: Path = FILE) -> PriceIndex | None:
-    """The index, where there is one of the release that is installed."""
+def open_index(file: Path | None = None) -> PriceIndex | None:
+    """The index, where there is one of the release that is installed; else None.
+
+    Raises OSError, or what `PriceIndex` raises, where the file cannot be read.
+    """
     spec = find_spec(PACKAGE)
+    file = file or FILE
     if spec is None or spec.origin is None or not file.exists():
         return None
     index = PriceIndex(file.read_text(encoding="utf-8"))
-    installed = Path(spec.origin).parent.with_name(f"{PACKAGE}-{index.release}.dist-info")
-    return index if installed.is_dir() else None
+    package = Path(spec.origin).parent
+    # Where packages are installed over each other, of an older release its description may be left.
+    described = [entry.name for entry in package.parent.iterdir() if _DESCRIPTION.fullmatch(entry.name)]
+    if described != [f"{PACKAGE}-{index.release}.dist-info"]:
+        return None
+    return index if (package / "data.py").stat().st_size == index.size else None
+
+
+_NAMES: Final = frozenset(COUNTS)
+_DESCRIPTION: Final = re.compile(rf"{PACKAGE}-.*\.dist-info")

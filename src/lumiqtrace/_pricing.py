@@ -1,24 +1,21 @@
 """What a call costs, in US dollars: the user's prices, then those of the genai-prices package, then 0.
 
-The package's prices come from an index of it, or from the package itself, loaded on the exporter thread when
-an event first needs it; never from the network. A model without a price costs 0, carries the tag `cost` =
-`unknown`, and is named in `unpriced`.
+The package's prices come from an index of it, and from the package itself where the index has no answer. A
+model without a price costs 0, carries the tag `cost` = `unknown`, and is named in `unpriced`. Runs on the
+exporter thread; no fault of what it asks loses an event.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable
-from datetime import datetime
-from decimal import Decimal
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ._config import Prices
 from ._event import Event, Usage
 from ._guard import Guard
 from ._lifecycle import loading
+from ._price_package import Call, Place, PricePackage
 
 if TYPE_CHECKING:
     from ._price_index import PriceIndex
@@ -29,15 +26,6 @@ MAX_REMEMBERED: Final = 1000
 """Model names come from outside; what remembers them must not grow without end."""
 
 _MILLION: Final = 1_000_000
-
-_PROBE: Final = {
-    "input_tokens": 100,
-    "output_tokens": 100,
-    "cache_write_1h_tokens": 1,
-    "cache_audio_read_tokens": 1,
-    "cache_image_read_tokens": 1,
-}
-"""Steps to probe a price with, 10 for the others: a count is larger than those that are parts of it."""
 
 
 class Parts(Usage):
@@ -55,10 +43,13 @@ class Pricer:
         self.unpriced: set[str] = set()
         self._prices = prices
         self._own = Guard("your own prices")
-        self._library: Any = None
+        self._package = PricePackage()
+        self._asking = Guard("asking the price package", limit=None)
         self._index: PriceIndex | None = None
         self._opened = False
-        self._rates: dict[tuple[Any, ...], tuple[float, ...] | None] = {}
+        self._reading = Guard(
+            "reading the price index", limit=1, instead="prices come from the package itself"
+        )
 
     def price(self, event: Event) -> None:
         """Fill in the cost of a model call; one of which nothing was counted is left as it is."""
@@ -102,67 +93,19 @@ class Pricer:
             )
 
     def _library_cost(self, event: Event, usage: Usage) -> float | None:
-        """By the index; else by the rates of the last such call, as the package takes 50 us (measured)."""
-        counts = _counts(event, usage)
-        cost = self._indexed_cost(event, usage, counts)
-        if cost is not None:
-            return cost
-        # To the minute, because some prices depend on the time of day.
-        kind = (event.model, usage.api_url, event.provider, usage.service_tier, usage.speed)
-        key = (*kind, event.timestamp[:16], *counts)
-        rates = self._rates.get(key, ())
-        if rates == ():
-            cost, rates = self._look_up(event, usage, counts)
-            if rates == ():
-                return cost
-            if len(self._rates) >= MAX_REMEMBERED:
-                self._rates.clear()
-            self._rates[key] = rates
-        if rates is None:
-            return None
-        return sum(rate * count for rate, count in zip(rates, counts.values(), strict=True))
+        call = _call(event, usage)
+        # Whoever loads the package may have set prices of their own in it.
+        cost = None if "genai_prices" in sys.modules else self._reading(self._indexed_cost, call)
+        return self._asking(self._package.cost, call) if cost is None else cost
 
-    def _indexed_cost(self, event: Event, usage: Usage, counts: dict[str, float]) -> float | None:
-        """What the index says, until something loads the package: that may have set prices of its own."""
-        if "genai_prices" in sys.modules:
-            return None
+    def _indexed_cost(self, call: Call) -> float | None:
         if not self._opened:
             self._opened = True
             self._index = _open_index()
-        if self._index is None:
+        place = call.places[0]
+        if self._index is None or place is None:
             return None
-        place = _places(event, usage)[0]
-        return self._index.cost(_model(event), event.timestamp, place, _context(usage), counts)
-
-    def _look_up(
-        self, event: Event, usage: Usage, counts: dict[str, float]
-    ) -> tuple[float | None, tuple[float, ...] | None]:
-        """The cost, and the rate of each count: None for an unknown model, () where the price has tiers."""
-        found = self._calculate(event, usage, counts)
-        if found is None:
-            return None, None
-        cost = float(found.total_price)
-        if not all(price is None or isinstance(price, Decimal) for price in vars(found.model_price).values()):
-            return cost, ()
-        return cost, linear_rates(partial(self._calculate, event, usage), counts) or ()
-
-    def _calculate(self, event: Event, usage: Usage, counts: dict[str, float]) -> Any:
-        if self._library is None:
-            self._library = _load()
-        used = self._library.Usage(**counts)
-        moment = datetime.fromisoformat(event.timestamp)
-        for where in _places(event, usage):
-            try:
-                return self._library.calc_price(
-                    used,
-                    _model(event),
-                    genai_request_timestamp=moment,
-                    price_context=_context(usage),
-                    **where,
-                )
-            except (LookupError, ValueError):
-                continue
-        return None
+        return self._index.cost(call.model, call.timestamp, place, call.context, call.counts)
 
 
 def users_cost(prices: Prices, event: Event, usage: Usage) -> float | None:
@@ -185,21 +128,6 @@ def users_cost(prices: Prices, event: Event, usage: Usage) -> float | None:
     ) / _MILLION
 
 
-def linear_rates(
-    ask: Callable[[dict[str, float]], Any], names: Iterable[str], step: int = _MILLION
-) -> tuple[float, ...] | None:
-    """US dollars for one more of each count, where the price is linear: one `step` more of a count shows it.
-
-    `ask` gives the package's calculation for counts under `names`, or None, which makes this None.
-    """
-    base: dict[str, float] = {name: step * _PROBE.get(name, 10) for name in names}
-    start = ask(base)
-    steps = [ask({**base, name: base[name] + step}) for name in base]
-    if start is None or None in steps:
-        return None
-    return tuple(float(each.total_price - start.total_price) / step for each in steps)
-
-
 def _open_index() -> PriceIndex | None:
     with loading():
         from ._price_index import open_index
@@ -207,44 +135,34 @@ def _open_index() -> PriceIndex | None:
         return open_index()
 
 
-def _load() -> Any:
-    """The price package with its data, which it would import at the first price."""
-    with loading():
-        import genai_prices
-        from genai_prices.data_snapshot import get_snapshot
-
-        get_snapshot()
-        return genai_prices
+def _call(event: Event, usage: Usage) -> Call:
+    # Google's clients put a folder before the name that the package knows.
+    model = event.model.removeprefix("models/")
+    tier, speed = usage.service_tier, usage.speed
+    return Call(model, event.timestamp, _places(event, usage), tier, speed, _counts(event, usage))
 
 
-def _model(event: Event) -> str:
-    """The name that the package knows: Google's clients put a folder before it."""
-    return event.model.removeprefix("models/")
-
-
-def _context(usage: Usage) -> dict[str, str | None]:
-    return {"service_tier": usage.service_tier, "speed": usage.speed}
-
-
-def _places(event: Event, usage: Usage) -> list[dict[str, str]]:
-    """Where to look a model up, best first: by the address that was called, by provider, by name alone."""
-    places: list[dict[str, str]] = []
+def _places(event: Event, usage: Usage) -> tuple[Place | None, ...]:
+    """By the address that was called, by provider, by name alone."""
+    places: list[Place | None] = []
     if usage.api_url:
-        places.append({"provider_api_url": usage.api_url})
+        places.append(("provider_api_url", usage.api_url))
     if event.provider != "custom":
-        places.append({"provider_id": event.provider})
+        places.append(("provider_id", event.provider))
     # A gateway of one's own serves OpenAI's models under OpenAI's names.
-    return [*places, {}, {"provider_id": "openai"}]
+    return (*places, None, ("provider_id", "openai"))
 
 
 def _counts(event: Event, usage: Usage) -> dict[str, float]:
     """The counts under the package's names. Input and output come first; the others are parts of them."""
     counts: dict[str, float] = {"input_tokens": event.input_tokens, "output_tokens": event.output_tokens}
+    # A vendor that counts more of a part than there is of the whole has miscounted the part.
+    read = min(event.cached_tokens or 0, event.input_tokens)
+    written = min(usage.cache_write_tokens, event.input_tokens - read)
     parts: dict[str, float] = {
-        # A vendor that counts more cached tokens than there were has miscounted those.
-        "cache_read_tokens": min(event.cached_tokens or 0, event.input_tokens),
-        "cache_write_tokens": usage.cache_write_tokens,
-        "cache_write_1h_tokens": usage.cache_write_1h_tokens,
+        "cache_read_tokens": read,
+        "cache_write_tokens": written,
+        "cache_write_1h_tokens": min(usage.cache_write_1h_tokens, written),
         "input_audio_tokens": usage.input_audio_tokens,
         "output_audio_tokens": usage.output_audio_tokens,
         "cache_audio_read_tokens": usage.cached_audio_tokens,

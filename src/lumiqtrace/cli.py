@@ -17,7 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from ._commands.finding import Finding, printable
+from ._commands.finding import Finding
+from ._commands.words import printable
 from ._config import LumiqConfig
 from ._errors import CommandError, ConfigError, MissingExtraError
 from ._version import __version__
@@ -142,14 +143,21 @@ def _show_losses(parsed: argparse.Namespace) -> None:
 
 def _prices(_parsed: argparse.Namespace) -> None:
     from ._commands.price_index import make_index
-    from ._price_index import FILE
+    from ._price_index import FILE, open_index
 
     try:
         made = make_index(FILE)
+    except ImportError as error:
+        raise CommandError(f"genai-prices, which has the prices, cannot be imported: {error}") from error
     except OSError as error:
         raise CommandError(
             f"{FILE} cannot be written: {error.strerror}; run this where you install"
         ) from error
+    if open_index() is None:
+        raise CommandError(
+            f"{FILE} is written and will not be used: genai-prices {made.release} is not the only release "
+            "whose *.dist-info folder lies beside it; remove the others"
+        )
     print(
         f"genai-prices {made.release}: {made.models:,} models of {made.providers} providers. "
         f"The prices of {made.held:,} are read from lumiqtrace's index now, without loading the package."
