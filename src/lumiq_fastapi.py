@@ -1,3 +1,6 @@
-"""`lumiqtrace.integrations.fastapi` under the name of its own package."""
+"""`lumiqtrace.integrations.fastapi` under the name of its own package.
+
+An application may have imported it before pytest starts: PYTEST_DONT_REWRITE.
+"""
 
 from lumiqtrace.integrations.fastapi import *  # noqa: F403

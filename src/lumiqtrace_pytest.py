@@ -1,7 +1,7 @@
 """The pytest plugin of lumiqtrace: the fixture `lumiqtrace_events`.
 
 It stands outside the package, so that a pytest run in which no test asks for the fixture imports nothing of
-lumiqtrace.
+lumiqtrace. It asserts nothing, so it may be imported before pytest starts: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

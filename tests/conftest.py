@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lumiqtrace
-from lumiqtrace import _client
+from lumiqtrace import _default
 from lumiqtrace.providers import _observed
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -33,7 +33,7 @@ def _clean() -> Iterator[None]:
     lumiqtrace.unpatch_threads()
     _observed.deafen()
     lumiqtrace.shutdown(timeout=0)
-    _client._default = _client._off
+    _default._current = _default._off
     for name in list(os.environ):
         if _is_ours(name):
             del os.environ[name]

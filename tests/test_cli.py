@@ -134,14 +134,15 @@ def test_traces_show_json_is_what_the_server_gives(stored):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"LUMIQTRACE_READ_TOKEN": "lqr_" + "0" * 64}, "401: Not authenticated"),
-        ({"LUMIQTRACE_PROJECT_ID": "proj_other"}, "403: Not a member of this organization"),
+        ({"LUMIQTRACE_READ_TOKEN": "lqr_" + "0" * 64}, "401: Not authenticated\n"),
+        ({"LUMIQTRACE_READ_TOKEN": "lqt_" + "0" * 64}, "401: Not authenticated; a read token starts with lqr_\n"),
+        ({"LUMIQTRACE_PROJECT_ID": "proj_other"}, "403: Not a member of this organization; is proj_other (--project or LUMIQTRACE_PROJECT_ID) the token's project?\n"),
         ({"LUMIQTRACE_BASE_URL": "http://127.0.0.1:9"}, "cannot reach http://127.0.0.1:9"),
         ({"LUMIQTRACE_BASE_URL": "nonsense"}, "base_url: 'nonsense' is no http(s) address"),
         ({"LUMIQTRACE_READ_TOKEN": ""}, "pass --token or set LUMIQTRACE_READ_TOKEN"),
         ({"LUMIQTRACE_PROJECT_ID": ""}, "pass --project or set LUMIQTRACE_PROJECT_ID"),
     ],
-)
+)  # fmt: skip
 def test_a_mistake_is_one_sentence_and_status_one(stored, change, says):
     server, trace_id = stored
     done = command("traces", "show", trace_id, **{**access(server), **change})
@@ -179,6 +180,26 @@ def test_serve_and_projects_create(tmp_path):
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
         assert (process.returncode, err) == (0, "")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_serve_on_all_addresses_shows_one_that_can_be_called(tmp_path):
+    command = ["serve", "--data", str(tmp_path), "--host", "0.0.0.0", "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "lumiqtrace", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        lines = iter(process.stdout.readline, "")
+        port = next(lines).rpartition(":")[2].strip()
+        base_url = next(line for line in lines if "base_url" in line)
+        assert f'base_url="http://127.0.0.1:{port}"' in base_url
+        assert f'"http://127.0.0.1:{port}/v1/traces/' in next(line for line in lines if "curl" in line)
+        assert any("From another machine: this machine's name" in line for line in lines)
     finally:
         process.kill()
         process.communicate()
@@ -258,6 +279,10 @@ def test_losses_says_who_lost_what_and_when(tmp_path):
     ("change", "says"),
     [
         ({"LUMIQTRACE_READ_TOKEN": "lqr_" + "0" * 64}, "401: Not authenticated"),
+        (
+            {"LUMIQTRACE_READ_TOKEN": "lqt_" + "0" * 64},
+            "401: Not authenticated; a read token starts with lqr_\n",
+        ),
         ({"LUMIQTRACE_READ_TOKEN": "lqr_ 0"}, "the read token holds white space"),
         ({"LUMIQTRACE_PROJECT_ID": "proj_other"}, "403: Not a member of this organization"),
         ({"LUMIQTRACE_BASE_URL": "http://127.0.0.1:9"}, "cannot reach http://127.0.0.1:9"),
@@ -317,11 +342,13 @@ def test_a_trace_that_is_none_is_one_sentence(body):
 @pytest.mark.parametrize("arguments", [("losses",), ("traces", "show", "t")])
 def test_a_servers_words_do_not_drive_the_terminal_or_tell_the_token(arguments):
     token = "lqr_" + "ef56" * 16
-    said = json.dumps({"error": f"\x1b]0;owned\x07\x1b[2J{token}"}).encode()
+    said = f"\x1b]0;owned\x07\x1b[2J{token}"
+    said = json.dumps({"error": said if arguments == ("losses",) else {"message": said}}).encode()
     with misbehaving(answering(403, {}, said)) as server:
         done = command(*arguments, LUMIQTRACE_BASE_URL=server.url, LUMIQTRACE_PROJECT_ID="p", LUMIQTRACE_READ_TOKEN=token)  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == f"lumiqtrace: {server.url} answered 403: ]0;owned[2J[REDACTED]\n"
+    assert done.stderr.startswith(f"lumiqtrace: {server.url} answered 403: ]0;owned[2J[REDACTED]; is p (")
+    assert done.stderr.count("\n") == 1
 
 
 def test_what_was_typed_does_not_drive_the_terminal():

@@ -17,7 +17,7 @@ from backend import KEY
 from test_openai import CHAT, STREAM, Served, hx, reply, streamed
 
 import lumiqtrace
-from lumiqtrace import _client
+from lumiqtrace import _default
 
 
 def run(code, backend, **options):
@@ -72,7 +72,7 @@ def test_without_a_key_or_init_a_patched_client_is_as_it_was(options):
 
 
 def test_off_is_said_once_at_info(caplog):
-    _client._said_off = False
+    _default._said_off = False
     with caplog.at_level(logging.INFO, "lumiqtrace"):
         lumiqtrace.init()
         lumiqtrace.init(environment="staging")

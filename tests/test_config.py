@@ -14,8 +14,8 @@ import pytest
 
 import lumiqtrace
 from lumiqtrace import ConfigError, LumiqConfig
-from lumiqtrace._client import client_for
 from lumiqtrace._config import Secret
+from lumiqtrace._default import client_for
 
 KEY = "lqt_" + "0f" * 32
 
@@ -39,6 +39,7 @@ KEY = "lqt_" + "0f" * 32
         ({"enabled": "yes"}, ["enabled", "'yes'"]),
         ({"max_queue_bytes": 10}, ["max_queue_bytes", "10"]),
         ({"api_key": 5}, ["api_key", "int"]),
+        ({"base_url": "https://lumiq.example/v1/ingest/"}, ["base_url", "without /v1/ingest"]),
         ({"prices": [1]}, ["prices", "list"]),
         ({"prices": {"m": 3}}, ["prices", "'m'", "3"]),
         ({"prices": {"m": {}}}, ["prices", "'m'"]),
@@ -162,6 +163,29 @@ def test_equal_options_are_equal_configurations():
     assert hash(LumiqConfig(redact_fields=["a"])) == hash(LumiqConfig(redact_fields=["a"]))
     assert dataclasses.replace(LumiqConfig(batch_size=3), debug=True) == LumiqConfig(batch_size=3, debug=True)
     assert copy.copy(LumiqConfig(batch_size=3)) == LumiqConfig(batch_size=3)
+    assert copy.deepcopy(LumiqConfig(batch_size=3)) == LumiqConfig(batch_size=3)
+    assert pickle.loads(pickle.dumps(LumiqConfig(batch_size=3))) == LumiqConfig(batch_size=3)
+    assert LumiqConfig() != LumiqConfig(batch_size=3)
+    assert LumiqConfig() != "LumiqConfig()"
+
+
+def test_a_configuration_says_what_it_is_and_stays_so():
+    config = LumiqConfig(batch_size=3)
+    for attribute in ("batch_size", "unknown"):
+        with pytest.raises(AttributeError, match=attribute):
+            setattr(config, attribute, 4)
+    with pytest.raises(AttributeError, match="batch_size"):
+        del config.batch_size
+    assert repr(config).startswith("LumiqConfig(api_key=None, base_url='https://api.lumiqtrace.com', ")
+    assert "batch_size=3" in repr(config)
+    assert dataclasses.asdict(config)["batch_size"] == 3
+
+
+def test_an_option_that_is_none_is_refused():
+    with pytest.raises(TypeError, match="'sample_rat'"):
+        LumiqConfig(sample_rat=0.5)
+    with pytest.raises(TypeError):
+        LumiqConfig(KEY)
 
 
 def test_the_defaults_are_those_of_the_documentation():

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import lumiqtrace
-from lumiqtrace import LumiqConfig, _client
+from lumiqtrace import LumiqConfig, _default
 from lumiqtrace._delivery.transport import Reply
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
@@ -50,7 +50,7 @@ class Kept:
 @pytest.fixture
 def kept():
     transport = Kept()
-    _client._default = _client.Client(LumiqConfig(api_key="lqt_corpus"), lambda _config: transport)
+    _default._current = lumiqtrace.Client(LumiqConfig(api_key="lqt_corpus"), lambda _config: transport)
     lumiqtrace.patch_openai()
     lumiqtrace.patch_anthropic()
     lumiqtrace.patch_google()

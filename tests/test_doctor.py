@@ -85,6 +85,7 @@ def test_a_healthy_server_passes_every_step_and_gets_one_event(tmp_path):
         rows = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
         assert [row[9:23].strip() for row in rows] == STEPS
         assert {row.split()[0] for row in rows} == {"ok", "note"}
+        assert done.stdout.endswith("it must call lumiqtrace.init(), or give the middleware a config\n")
         trace_id = rows[-1].split()[-1]
         shown = command("traces", "show", trace_id, "--json", **access(server))
         (root,) = json.loads(shown.stdout)
@@ -321,6 +322,8 @@ HTML = {"content-type": "text/html"}
     [
         (Answer(403), "answered 403", "the key is refused"),
         (Answer(404), "answered 404", "base_url is wrong"),
+        (Answer(404, {}, b'{"error": {"message": "no /v1/ingest"}}'), "answered 404: no /v1/ingest", "base_url is wrong"),
+        (Answer(404, {}, b'{"error": {"code": 5}}'), "answered 404", "base_url is wrong"),
         (Answer(404, HTML, b"<h1>Not found</h1>"), "answered 404", "base_url is wrong"),
         (Answer(405), "answered 405", "base_url is wrong"),
         (Answer(200, HTML, b"<h1>Welcome</h1>"), "not JSON", "base_url is a lumiqtrace server's"),

@@ -470,6 +470,16 @@ def test_what_the_application_says_goes_before_what_was_heard(spans):
     assert event["cost_usd"] == 0.25
 
 
+def test_usage_that_the_application_tells_is_priced_by_the_model_that_it_named(spans):
+    @observe_llm(model="gpt-4o", provider="openai")
+    def ask():
+        lumiqtrace.set_usage(input_tokens=1000, output_tokens=100)
+
+    ask()
+    event = spans()["ask"]
+    assert (event["model"], event["cost_usd"]) == ("gpt-4o", pytest.approx(0.0035))
+
+
 # ---- names -------------------------------------------------------------------------------------------
 
 

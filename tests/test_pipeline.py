@@ -199,7 +199,7 @@ def test_a_batch_of_unwanted_events_is_settled_without_a_request(backend):
 
 
 @pytest.mark.parametrize("answer", [ValueError, TimeoutError, True, {"name": "x"}, "x"])
-def test_a_before_send_that_fails_changes_nothing_and_is_counted(backend, answer):
+def test_where_before_send_fails_the_event_leaves_without_what_the_application_said(backend, answer, caplog):
     def before_send(event):
         event.tags["half"] = "done"
         event.metadata["deep"]["half"] = "done"
@@ -207,12 +207,22 @@ def test_a_before_send_that_fails_changes_nothing_and_is_counted(backend, answer
             raise answer("password=hunter2")
         return answer
 
-    client, events = sent(backend, Note(name="kept", metadata={"deep": {"a": 1}}), before_send=before_send)
-    assert [(event["name"], event.get("tags"), event["metadata"]) for event in events] == [
-        ("kept", None, {"deep": {"a": 1}})
-    ]
+    said = {"name": "secret", "metadata": {"deep": {"a": "secret"}}, "tags": {"a": "secret"}}
+    said |= {"user_id": "secret", "session_id": "secret", "prompt": "secret", "completion": "secret"}
+    client, events = sent(
+        backend,
+        *(Note(**said, error_message="secret", cost_usd=0.5) for _ in range(3)),
+        before_send=before_send,
+    )
+    assert len(events) == 3
+    for event in events:
+        assert "secret" not in json.dumps(event)
+        assert (event["tags"], event["cost_usd"]) == ({"before_send": "failed"}, 0.5)
     stats = client.stats()
-    assert (stats.recorded, stats.sent, stats.internal_errors) == (1, 1, 1)
+    assert (stats.recorded, stats.sent, stats.internal_errors) == (3, 3, 3)
+    kind = answer.__name__ if isinstance(answer, type) else "TypeError"
+    assert caplog.text.count(f"before_send failed ({kind})") == 1
+    assert "hunter2" not in caplog.text
 
 
 def test_whatever_before_send_makes_of_an_event_is_sent_as_json(backend):

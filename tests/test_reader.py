@@ -39,10 +39,10 @@ def test_what_goes_on_the_wire():
         (faulty.saying(b"HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\n["), r"cannot reach .*IncompleteRead"),
         (faulty.saying(b"nonsense\r\n"), r"cannot reach"),
         (faulty.resetting, r"cannot reach"),
-        (answering(403, {}, f'{{"error":"no {TOKEN}"}}'.encode()), r"answered 403: no \[REDACTED\]$"),
-        (answering(403, {}, f'{{"error":"no \\u006cqr{TOKEN[3:]}"}}'.encode()), r"403: no \[REDACTED\]$"),
-        (answering(403, {}, f'{{"error":"\\u001b[1m{TOKEN}"}}'.encode()), r"403: \[1m\[REDACTED\]$"),
-        (answering(403, {}, b'{"error":"\\u001b]0;x\\u0007no"}'), r"answered 403: \]0;xno$"),
+        (answering(403, {}, f'{{"error":"no {TOKEN}"}}'.encode()), r"answered 403: no \[REDACTED\]; is "),
+        (answering(403, {}, f'{{"error":"no \\u006cqr{TOKEN[3:]}"}}'.encode()), r"403: no \[REDACTED\]; is "),
+        (answering(403, {}, f'{{"error":"\\u001b[1m{TOKEN}"}}'.encode()), r"403: \[1m\[REDACTED\]; is "),
+        (answering(403, {}, b'{"error":"\\u001b]0;x\\u0007no"}'), r"answered 403: \]0;xno; is "),
         *(
             (faulty.saying(b"HTTP/1.1 200 x\r\n\r\n" + body), r"did not answer with a trace")
             for body in NO_TRACES

@@ -21,7 +21,7 @@ from test_encode import make
 from test_openai import CHAT, STREAM, Served, reply, streamed
 
 import lumiqtrace
-from lumiqtrace import _client
+from lumiqtrace import _default
 from lumiqtrace._event import new_trace_id
 from lumiqtrace._sampler import Held, keeps
 
@@ -218,7 +218,7 @@ os._exit(0)
 
 
 def test_off_for_a_rate_of_nothing_is_said(caplog):
-    _client._said_off = False
+    _default._said_off = False
     with caplog.at_level(logging.INFO, "lumiqtrace"):
         lumiqtrace.init(KEY, sample_rate=0.0)
     assert "sample_rate is 0" in caplog.text

@@ -127,6 +127,18 @@ def test_usage_that_the_application_tells_is_priced(client, backend):
     assert found["known cost"]["cost_usd"] == 0.5
 
 
+def test_usage_without_a_model_has_no_price_and_says_so(client, backend):
+    with lumiqtrace.span("answer", "llm") as span:
+        span.set_usage(input_tokens=1000, output_tokens=100)
+    with lumiqtrace.span("sum", "agent") as span:
+        span.set_usage(input_tokens=1000, output_tokens=100)
+    assert lumiqtrace.flush()
+    found = by_name(backend)
+    assert (found["answer"]["cost_usd"], found["answer"]["tags"]) == (0, {"cost": "unknown"})
+    assert client.stats().unpriced_models == ("answer",)
+    assert "tags" not in found["sum"], "what an agent's calls cost together is on the calls"
+
+
 class Unprintable:
     def __str__(self):
         raise RuntimeError

@@ -20,7 +20,7 @@ import pytest
 from test_encode import make
 
 import lumiqtrace
-from lumiqtrace import _client
+from lumiqtrace import _default
 from lumiqtrace._delivery.exporter import Exporter
 from lumiqtrace._delivery.transport import Reply, TransportError
 from lumiqtrace.testing import KEY, Answer, Events, FakeClock, LoopbackBackend, MemoryTransport, capture
@@ -112,13 +112,13 @@ def test_what_init_did_before_is_put_back(backend):
 def test_without_an_init_before_nothing_is_recorded_after():
     with capture():
         pass
-    assert lumiqtrace.get_client() is _client._off
+    assert lumiqtrace.get_client() is _default._off
 
 
 def test_it_is_put_back_when_the_block_raises():
     with pytest.raises(KeyError), capture():
         raise KeyError
-    assert lumiqtrace.get_client() is _client._off
+    assert lumiqtrace.get_client() is _default._off
 
 
 @pytest.mark.parametrize("options", [{}, {"enabled": False}, {"sample_rate": 0.0}, {"api_key": KEY}])
@@ -133,7 +133,7 @@ def test_an_init_inside_the_block_is_captured_too(options, backend):
             pass
     assert [(event.name, event.environment) for event in events] == [("one", "staging"), ("two", "staging")]
     assert backend.requests == []
-    assert lumiqtrace.get_client() is _client._off
+    assert lumiqtrace.get_client() is _default._off
 
 
 def test_the_same_init_twice_keeps_the_client():
@@ -165,7 +165,7 @@ def test_the_environment_cannot_switch_it_off_or_make_it_write(tmp_path, monkeyp
 def test_a_wrong_option_is_named():
     with pytest.raises(lumiqtrace.ConfigError, match="batch_size"), capture(batch_size=0):
         pass
-    assert lumiqtrace.get_client() is _client._off
+    assert lumiqtrace.get_client() is _default._off
 
 
 def test_a_middleware_is_captured_whatever_it_samples():

@@ -20,7 +20,7 @@ Read the package in this order and you follow one event from the provider's call
       batcher         recordings to a batch, by way of 6
     _pricing       6  what a call costs
     _pipeline         what may leave, and the user's own word on it
-    _redaction/       secrets out of texts: redact, pairs, notations, secrets
+    _redaction/       secrets out of texts: redact, pairs, notations, secrets, patterns
     _encode           event to line, lines to gzip
     _delivery/     7  from the batch to the server
       batch           compressed lines, in memory, in a file of the spool, or both
@@ -33,10 +33,15 @@ Read the package in this order and you follow one event from the provider's call
       http            one exchange with one deadline, by proxy and roots
     _lifecycle        the process's end and its forks
     _sigterm          its end by a signal
+    _uvicorn          and by uvicorn
 
-`_api` holds the functions below, `_client` what they act on, `_config` the options, `_hosts` where an address
-leads, `_errors` what can be raised, `_guard` the one place that swallows errors, `_own` what is not recorded.
-`integrations` and `testing` stand beside the road, as do `server`, `demo`, and `cli` with its `_commands`.
+`_api` holds the functions below, `_default` the client they act on, `_client` what that is, `_config` the
+options, `_hosts` where an address leads, `_errors` what can be raised, `_guard` the one place that swallows
+errors, `_own` what is not recorded. `integrations` and `testing` stand beside the road, as do `server`,
+`demo`, and `cli` with its `_commands`.
+
+There are no tests in here, so a pytest that starts where this is imported already need not warn of that:
+PYTEST_DONT_REWRITE.
 """
 
 from importlib import import_module

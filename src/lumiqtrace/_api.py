@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from . import _client
+from . import _default
 from ._client import Client
 from ._config import BeforeSend, Flush, LumiqConfig, Prices, Spool
 
@@ -85,24 +85,24 @@ def init(
         "before_send": before_send,
         "debug": debug,
     }
-    return _client.set_default(LumiqConfig.from_options(options))
+    return _default.set_default(LumiqConfig.from_options(options))
 
 
 def get_client() -> Client:
     """The client: `.flush()`, `.stats()`, `.config`. Before `init`, one that records nothing."""
-    return _client.default_client()
+    return _default.default_client()
 
 
 def flush(timeout: float | None = None) -> bool:
     """Block until every event recorded before this call is delivered or given up; see `Client.flush`."""
-    return _client.default_client().flush(timeout)
+    return _default.default_client().flush(timeout)
 
 
 async def aflush(timeout: float | None = None) -> bool:
     """`flush` for asyncio: waits without blocking the event loop."""
-    return await _client.default_client().aflush(timeout)
+    return await _default.default_client().aflush(timeout)
 
 
 def shutdown(timeout: float | None = None) -> bool:
     """Flush, then stop; also done when the interpreter ends. True if nothing was lost."""
-    return _client.default_client().shutdown(timeout)
+    return _default.default_client().shutdown(timeout)

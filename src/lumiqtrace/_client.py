@@ -1,4 +1,4 @@
-"""The client: one configuration, one exporter, and the process's default client.
+"""The client: one configuration, and one exporter in each process.
 
 It survives a fork: the child gets a queue, a thread and a connection of its own, and the parent's events
 stay the parent's. The process id is compared on every recording, because some servers fork behind
@@ -8,6 +8,7 @@ Python's back.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -39,8 +40,13 @@ logger = logging.getLogger("lumiqtrace")
 
 _recording = Guard("recording", limit=None)
 
+OUR_SHARE: Final = 0.95
+"""Of the time that the end of a process may take; Python takes a tenth of a second to let go of modules."""
+
 LONG_IN_A_LOOP: Final = 0.05
 """Seconds that a flush may hold up an event loop before it says that `aflush` would not."""
+
+_said_loop = False
 
 Settle = Callable[["Client", bool], None]
 
@@ -75,6 +81,7 @@ class Client:
         self._held: dict[int, Held] = {}
         self._active = config.active
         self._closed = False
+        self._paused = math.inf
         if self._active:
             _load(config)
             _lifecycle.watch(self)
@@ -217,12 +224,24 @@ class Client:
     def at_exit(self) -> None:
         """Deliver and stop. Who interrupts that will not wait: the rest is given up, and said so."""
         try:
+            seconds = self._left_for_the_end()
             if self._closed:  # by another thread, or by the code that a signal interrupted; not done yet
-                self._exporter().flush(self.config.shutdown_timeout)
+                self._exporter().flush(seconds)
             else:
-                self.shutdown()
+                self.shutdown(seconds)
         except KeyboardInterrupt:
             self._exporter().close(0.0)
+
+    def at_pause(self, since: float) -> None:
+        """Deliver, and go on recording."""
+        self._paused = since
+        self._settle(final=True)
+        self._exporter().pause(self._left_for_the_end())
+
+    def _left_for_the_end(self) -> float:
+        """Seconds of `shutdown_timeout` that were not waited in vain since the pause before this end."""
+        ours = self.config.shutdown_timeout * OUR_SHARE
+        return max(0.0, ours - self._exporter().waited_in_vain(self._paused))
 
     def after_fork_in_child(self) -> None:
         self._exporters = {}
@@ -344,54 +363,3 @@ def _print_line(message: str) -> None:
     """The seeds promise flush errors on stdout with `debug=True`."""
     if sys.stdout is not None:
         sys.stdout.write(message + "\n")
-
-
-_off = Client(LumiqConfig(enabled=False))
-_default = _off
-_replacing = threading.Lock()
-_said_off = False
-_said_loop = False
-
-
-def default_client() -> Client:
-    """The client that `init` built; before that, one that records nothing."""
-    return _default
-
-
-def set_default(config: LumiqConfig) -> Client:
-    """Make the default client one with `config`; the one there is stays when its options are the same."""
-    global _default  # noqa: PLW0603 - the one piece of process-wide state, kept here
-    with _replacing:
-        previous = _default
-        if previous.config == config and (previous.recording or not config.active):
-            return previous
-        _default = Client(config)
-    previous.shutdown()
-    if not config.active:
-        _say_off(config)
-    return _default
-
-
-def client_for(config: LumiqConfig) -> Client:
-    """The client that a middleware with `config` records on.
-
-    The default client, where `init` has made one, also one that it switched off or that samples nothing;
-    else the default client becomes one with `config`. A `config` that is off by itself changes nothing.
-    """
-    there = _default
-    made = there is not _off and not there.closed
-    if not config.enabled or (made and (there.config.api_key is not None or not there.config.enabled)):
-        return there
-    return set_default(config)
-
-
-def _say_off(config: LumiqConfig) -> None:
-    global _said_off  # noqa: PLW0603 - said once a process
-    if not _said_off:
-        _said_off = True
-        why = "there is no API key (LUMIQTRACE_API_KEY)"
-        if not config.enabled:
-            why = "enabled is False"
-        elif config.api_key is not None:
-            why = "sample_rate is 0"
-        logger.info("lumiqtrace: off, nothing is recorded: %s", why)

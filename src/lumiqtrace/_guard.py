@@ -27,7 +27,7 @@ class Guard:
     What ends a program passes through: KeyboardInterrupt, and the SystemExit of a signal handler.
     """
 
-    __slots__ = ("_in_a_row", "_instead", "failures", "limit", "name")
+    __slots__ = ("_in_a_row", "_instead", "failures", "last", "limit", "name")
 
     def __init__(
         self,
@@ -43,6 +43,8 @@ class Guard:
         self._instead = instead
         self.limit = float("inf") if limit is None else limit
         self.failures = 0
+        self.last = ""
+        """The kind of what was raised last."""
         self._in_a_row = 0
 
     def __call__(self, function: Callable[..., T], *args: object) -> T | None:
@@ -62,8 +64,9 @@ class Guard:
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
+        self.last = type(error).__name__
         self._in_a_row += 1
-        logger.debug("lumiqtrace: %s failed: %s", self.name, type(error).__name__, exc_info=error)
+        logger.debug("lumiqtrace: %s failed: %s", self.name, self.last, exc_info=error)
         if self._in_a_row == self.limit:
             logger.warning(
                 "lumiqtrace: %s failed (%d in a row) and is switched off in this process; %s. "

@@ -23,6 +23,8 @@ class Lifelong(Protocol):
 
     def at_exit(self) -> None: ...
 
+    def at_pause(self, since: float) -> None: ...
+
     def after_fork_in_child(self) -> None: ...
 
 
@@ -31,6 +33,9 @@ _installed = False
 
 _loading: Final = threading.RLock()
 _held_by_fork = False
+
+GRACE: Final = 0.5
+"""Seconds beyond `exit_timeout()`, in which an end that keeps to it returns."""
 
 MAX_FORK_WAIT: Final = 5.0
 """Seconds a fork waits for an import of ours; one takes a tenth of a second."""
@@ -90,6 +95,15 @@ def end() -> None:
     """Have every client deliver what it has and stop: the process ends."""
     for client in list(_clients):
         client.at_exit()
+
+
+def pause(since: float) -> None:
+    """Have every client deliver what it has: the process may end now, or go on.
+
+    What a client has waited for in vain `since` that moment, of `time.monotonic`, is not waited for again.
+    """
+    for client in list(_clients):
+        client.at_pause(since)
 
 
 def _end_of_worker(**_told: object) -> None:

@@ -13,8 +13,8 @@ import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, Final, Protocol, TypeVar, overload
 
-from ._client import default_client
 from ._context import ambient, current, enter, surround
+from ._default import default_client
 from ._encode import text_of
 from ._guard import Guard
 from ._llm_span import LlmSpan

@@ -1,20 +1,28 @@
 """From a finished event to the one that leaves: secrets out, then the user's own word.
 
 Each stage is a function from an event to an event, or to None where it is dropped. They run on the
-exporter thread; what bounds an event's size is the encoder's. A redaction that fails drops the event.
+exporter thread; what bounds an event's size is the encoder's. A redaction that fails drops the event; where
+`before_send` fails, the event leaves without all that the application put into it.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Final
+import logging
+from typing import Any, Final
 
 from ._config import BeforeSend
 from ._event import MAX_MESSAGE, Event
 from ._guard import Guard
 from ._own import contained, own_work
 from ._redaction.redact import Redactor
+
+logger = logging.getLogger("lumiqtrace")
+
+_NOTHING: Final[dict[str, Any]] = dict.fromkeys(
+    ("name", "error_message", "user_id", "session_id", "prompt", "prompt_hash", "completion")
+)
 
 _READ: Final = ("error_message", "user_id", "session_id", "tags", "metadata", "prompt", "completion")
 
@@ -26,6 +34,7 @@ class Pipeline:
         self._redactor = redactor
         self._before_send = before_send
         self._asking = Guard("before_send", limit=None)
+        self._said = False
 
     @property
     def failures(self) -> int:
@@ -42,7 +51,21 @@ class Pipeline:
         if self._before_send is None:
             return event
         answer = self._asking(_answer, self._before_send, event)
-        return event if answer is None else answer[0]
+        return self._unasked(event) if answer is None else answer[0]
+
+    def _unasked(self, event: Event) -> Event:
+        """What can be sent of an event that `before_send` might have changed: times, counts and the cost."""
+        if not self._said:
+            self._said = True
+            logger.warning(
+                "lumiqtrace: before_send failed (%s); such an event leaves without its name, its texts, its "
+                "tags and its user. Enable debug logging to see where.",
+                self._asking.last,
+            )
+        # A span's model is its name.
+        model = "unknown" if event.model == event.name else event.model
+        tags = {"before_send": "failed"}
+        return dataclasses.replace(event, **_NOTHING, model=model, tags=tags, metadata={})
 
 
 def redacted(event: Event, redactor: Redactor) -> Event:

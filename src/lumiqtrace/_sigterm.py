@@ -1,8 +1,9 @@
 """Delivery on SIGTERM, where nobody else handles it: Python's default ends a process without `atexit`.
 
-Servers that stop gracefully handle the signal themselves, and this stays out of their way. Otherwise the
-events are delivered, for at most `shutdown_timeout`, and the signal then ends the process as it would have;
-a second one ends it at once. A forked child inherits it, and delivers what is its own.
+Servers that stop gracefully handle the signal themselves, and this stays out of their way; uvicorn delivers
+before it lets the signal end the process (`_uvicorn`). Otherwise the events are delivered, for at most
+`shutdown_timeout`, and the signal then ends the process as it would have; a second one ends it at once. A
+forked child inherits it, and delivers what is its own.
 """
 
 from __future__ import annotations
@@ -20,9 +21,6 @@ from ._guard import Guard
 _installing: Final = Guard("handling SIGTERM", limit=None)
 _delivering: Final = Guard("delivering on SIGTERM", limit=None)
 
-_GRACE: Final = 0.5
-"""Seconds beyond the timeout, in which a shutdown that keeps to it returns."""
-
 _came_to = 0
 """The process that has had its first SIGTERM; a fork does not inherit that."""
 
@@ -30,8 +28,9 @@ _came_to = 0
 def deliver_on_sigterm() -> None:
     """Handle SIGTERM in this process unless it is handled or ignored already; only the main thread can.
 
-    Called when a client is built and when a process records its first event. Who handles the signal from
-    then on simply takes our place, and may call the handler that was there before, as uvicorn does.
+    Called when a client is built and when a process records its first event. Where a uvicorn server has it
+    already, that one delivers, whichever thread this is. Who handles the signal from then on simply takes our
+    place, and may call the handler that was there before, as uvicorn does.
     """
     _installing(_install)
 
@@ -39,10 +38,15 @@ def deliver_on_sigterm() -> None:
 def _install() -> None:
     import signal
 
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is signal.SIG_DFL:
         # The main thread is asked for by trying: under eventlet none says that it is.
         with suppress(ValueError):
             signal.signal(signal.SIGTERM, _on_sigterm)
+    elif "uvicorn.server" in sys.modules:
+        with _lifecycle.loading():
+            from . import _uvicorn
+        _uvicorn.deliver_after(handler)
 
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
@@ -77,7 +81,7 @@ def _deliver(number: int) -> bool:
     # and eventlet that is a greenlet, and so is what was interrupted: their loop, which lets nobody wait, or
     # our exporter, which would wait for itself. There the signal is over first. Not by `Thread`, whose start
     # waits.
-    patience = _lifecycle.exit_timeout() + _GRACE
+    patience = _lifecycle.exit_timeout() + _lifecycle.GRACE
     start = _thread.start_new_thread
     if not isinstance(start, BuiltinFunctionType):
         alone.append(True)

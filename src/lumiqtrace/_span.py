@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from ._client import Client, default_client
+from ._client import Client
 from ._context import (
     Labels,
     SpanContext,
@@ -25,6 +25,7 @@ from ._context import (
     labels_of,
     leave,
 )
+from ._default import default_client
 from ._encode import text_of
 from ._event import SPAN_KINDS, Event, Usage, iso_timestamp, new_event_id, new_span_id
 from ._guard import Guard, logger
@@ -196,7 +197,8 @@ class Span(Marks):
             event.metadata = self._shown_metadata(self._client.redactor)
         if self._cost is not None:
             event.cost_usd = float(self._cost)
-        elif self._model:
+        elif self._model or (self._kind == "llm" and any(self._tokens)):
+            # Without a model it is priced by the name, and said to have no price where that is no model's.
             event.usage = Usage()
         return event
 

@@ -195,7 +195,7 @@ def test_a_failing_transport_of_the_users_does_not_show_the_key(caplog):
         client = lumiqtrace.Client(LumiqConfig(api_key=KEY), transport=lambda _config: Talkative())
         with lumiqtrace.span("outside"):
             pass
-        lumiqtrace._client._default = client
+        lumiqtrace._default._current = client
         emit(range(3))
         assert client.flush(0.2) is False
         wait_for(lambda: "RuntimeError" in caplog.text)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from backend import KEY, Answer
-from emitting import wait_for
+from emitting import SLACK, wait_for
 from process_helpers import names, once, run, started
 
 import lumiqtrace
@@ -113,6 +113,29 @@ def test_a_process_that_can_start_no_thread_delivers_in_flush_and_at_its_end(bac
     run(NO_THREADS + how, backend)
     assert once(backend) == sorted(map(str, range(250)))
     assert time.monotonic() - started < 15, "it waited although nothing was left to wait for"
+
+
+def test_without_threads_a_shutdown_keeps_its_timeout_though_much_waits_and_before_send_is_slow(backend):
+    code = f"""
+import logging, socket, time
+logging.disable()
+nobody = socket.socket()
+nobody.bind(("127.0.0.1", 0))  # and does not listen
+def slow(event):
+    time.sleep(0.02)
+    return event
+address = "http://127.0.0.1:%d" % nobody.getsockname()[1]
+client = lumiqtrace.init({KEY!r}, base_url=address, before_send=slow, flush_interval=3600)
+{NO_THREADS}
+for number in range(2500): emit(number)
+started = time.monotonic()
+assert not lumiqtrace.shutdown(3)
+took = time.monotonic() - started
+assert took < 3 + {SLACK}, took
+assert client.stats().dropped == {{"shutdown": 2750}}, client.stats()
+nobody.close()
+"""
+    run(code, backend)
 
 
 def test_a_thread_that_can_start_only_later_is_started_then(backend):

@@ -132,8 +132,13 @@ def test_answers_of_all_kinds(target, options, backend):
         assert http.get("/").json()["trace"] not in {streamed["trace_id"], failed["trace_id"]}
 
 
-def test_without_cloud_run_events_leave_in_the_background_and_at_the_end(backend):
-    with framework(backend, "greet", K_SERVICE="", K_REVISION="") as served:
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [("greet", ()), ("agreet", ("--asgi",)), ("agreet", ("--asgi", "--debug"))],
+    ids=["gthread", "asgi", "asgi, debug"],
+)
+def test_without_cloud_run_events_leave_in_the_background_and_at_the_end(target, options, backend):
+    with framework(backend, target, *options, K_SERVICE="", K_REVISION="") as served:
         for _ in range(3):
             assert httpx.get(served.url, timeout=40).status_code == 200
         assert not backend.events

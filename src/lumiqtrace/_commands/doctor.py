@@ -25,6 +25,10 @@ PATIENCE: Final = 10.0
 
 SPAN_NAME: Final = "lumiqtrace doctor"
 
+STILL_NOTHING: Final = (
+    "still nothing from your program? it must call lumiqtrace.init(), or give the middleware a config"
+)
+
 _PROVIDERS: Final = {"openai": "openai", "anthropic": "anthropic", "google": "google-genai"}
 _FRAMEWORKS: Final = ("fastapi", "starlette", "flask")
 
@@ -113,7 +117,7 @@ def sent_event(config: LumiqConfig, patience: float) -> Finding:
     stats = client.stats()
     client.shutdown(0)
     if delivered and stats.sent == 1:
-        return Finding("test event", OK, f"accepted; its trace is {span.trace_id}")
+        return Finding("test event", OK, f"accepted; its trace is {span.trace_id}", STILL_NOTHING)
     lost = ", ".join(stats.dropped) or f"still waiting after {patience:g} s"
     advice = "run your program with logging at DEBUG for the logger 'lumiqtrace' to see more"
     return Finding("test event", FAILURE, f"it was not accepted ({lost})", advice)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from .words import printable
+
 OK: Final = "ok"
 NOTE: Final = "note"
 WARNING: Final = "warning"
@@ -27,8 +29,3 @@ class Finding(NamedTuple):
         if self.advice:
             found.append(f"{'':8} {'':{_WIDTH}} -> {printable(self.advice)}")
         return found
-
-
-def printable(text: str) -> str:
-    """What others wrote goes to a terminal: without the characters that would drive it."""
-    return "".join(character for character in text if character.isprintable())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from urllib.parse import quote
 
 from .._errors import CommandError
-from .finding import printable
-from .reader import _get, _reason
+from .reader import ask
+from .words import printable
 
 
 def fetch_losses(base_url: str, project_id: str, token: str) -> list[dict[str, Any]]:
@@ -16,11 +15,7 @@ def fetch_losses(base_url: str, project_id: str, token: str) -> list[dict[str, A
 
     Raises CommandError with what the server said.
     """
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise CommandError("the read token holds white space or characters that no token has; copy it again")
-    status, body = _get(base_url, "/v1/losses", f"projectId={quote(project_id, safe='')}", token)
-    if status != 200:
-        raise CommandError(f"{base_url} answered {status}: {_reason(body, token)}")
+    body = ask(base_url, "/v1/losses", project_id, token)
     try:
         return [dict(loss) for loss in json.loads(body)["losses"]]
     except (ValueError, KeyError, TypeError, RecursionError):

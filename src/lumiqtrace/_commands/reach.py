@@ -7,7 +7,6 @@ needs them.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from contextlib import closing
@@ -21,7 +20,8 @@ from .._delivery.proxy import Proxy, ProxyError, is_local, proxy_for
 from .._delivery.transport import INGEST_PATH, HttpTransport, Reply, TransportError
 from .._encode import compress
 from .._redaction.redact import redact_text
-from .finding import FAILURE, NOTE, OK, WARNING, Finding, printable
+from .finding import FAILURE, NOTE, OK, WARNING, Finding
+from .words import error_of, printable
 
 if TYPE_CHECKING:
     from .._delivery import http
@@ -157,7 +157,7 @@ class Way:
 
     def _read(self, reply: Reply) -> Finding:
         status, said = reply.status, f"{self._url}{INGEST_PATH} answered {reply.status}"
-        words = _shown(_error_of(reply.body))
+        words = _shown(error_of(reply.body))
         if 200 <= status < 300 or (status == 400 and words):
             return Finding("server", OK, "the ingest endpoint answers and takes the key")
         if words:
@@ -245,14 +245,6 @@ def _advice(reply: Reply) -> str:
     if status >= 500:
         return "the server is in trouble: look into its log; an SDK keeps events and tries again"
     return "check that base_url is a lumiqtrace server's"
-
-
-def _error_of(body: bytes) -> str:
-    """The `error` of an answer that is one of the ingest endpoint's; empty for any other."""
-    try:
-        return str(json.loads(body)["error"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
 
 
 def _shown(text: str) -> str:

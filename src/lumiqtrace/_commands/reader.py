@@ -1,4 +1,4 @@
-"""Reads a trace back from a server: `GET /v1/traces/{traceId}?projectId=`."""
+"""Reads from a server what a project has there: a trace, by `GET /v1/traces/{traceId}?projectId=`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from urllib.parse import quote
 
 from .._errors import CommandError
 from .._redaction.redact import REDACTED, redact_text
-from .finding import printable
+from .words import error_of, printable
 
 TIMEOUT: Final = 30.0
 """Seconds for all of it; a large trace takes its time."""
 
 MAX_TRACE_BYTES: Final = 256 * 1024 * 1024
+
+TOKEN_PREFIX: Final = "lqr_"  # noqa: S105 - the prefix, not a token
+"""What a read token begins with."""
 
 MIN_TOKEN: Final = 8
 """Characters of a token that is one; less may stand in any word."""
@@ -25,12 +28,7 @@ MAX_SAID: Final = 300
 
 def fetch_trace(base_url: str, project_id: str, token: str, trace_id: str) -> list[dict[str, Any]]:
     """The trace's root spans, each with its `children`. Raises CommandError with what the server said."""
-    if not token.isascii() or not token.isprintable() or " " in token:
-        raise CommandError("the read token holds white space or characters that no token has; copy it again")
-    path = f"/v1/traces/{quote(trace_id, safe='')}"
-    status, body = _get(base_url, path, f"projectId={quote(project_id, safe='')}", token)
-    if status != 200:
-        raise CommandError(f"{base_url} answered {status}: {_reason(body, token)}")
+    body = ask(base_url, f"/v1/traces/{quote(trace_id, safe='')}", project_id, token)
     try:
         roots = json.loads(body)
     except RecursionError:
@@ -42,6 +40,27 @@ def fetch_trace(base_url: str, project_id: str, token: str, trace_id: str) -> li
     if not _are_spans(roots):
         raise CommandError(f"{base_url} did not answer with a trace; is it a lumiqtrace server?")
     return cast("list[dict[str, Any]]", roots)
+
+
+def ask(base_url: str, path: str, project_id: str, token: str) -> bytes:
+    """The answer's body to `GET path?projectId=`. Raises CommandError with what the server said."""
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise CommandError("the read token holds white space or characters that no token has; copy it again")
+    status, body = _get(base_url, path, f"projectId={quote(project_id, safe='')}", token)
+    if status != 200:
+        reason = _shown(error_of(body), token) or "no reason given"
+        hint = _hint(status, project_id, token)
+        raise CommandError(f"{base_url} answered {status}: {reason}{hint and f'; {hint}'}")
+    return body
+
+
+def _hint(status: int, project_id: str, token: str) -> str:
+    """What is likely behind a refusal; empty where nothing can be told."""
+    if status == 401 and not token.startswith(TOKEN_PREFIX):
+        return f"a read token starts with {TOKEN_PREFIX}"
+    if status == 403:
+        return f"is {project_id} (--project or LUMIQTRACE_PROJECT_ID) the token's project?"
+    return ""
 
 
 def _are_spans(roots: object) -> bool:
@@ -77,13 +96,6 @@ def _get(base_url: str, path: str, query: str, token: str) -> tuple[int, bytes]:
     if not answer.whole:
         raise CommandError("the trace is larger than 256 MiB; its JSON can be had with curl")
     return answer.status, answer.body
-
-
-def _reason(body: bytes, token: str) -> str:
-    try:
-        return _shown(str(json.loads(body)["error"]), token)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "no reason given"
 
 
 def _shown(text: str, token: str) -> str:

@@ -1,4 +1,8 @@
-"""A trace in the terminal: a tree of its spans, each with a time bar, latency, tokens, cost and status."""
+"""A trace in the terminal: a tree of its spans, each with a time bar, latency, tokens, cost and status.
+
+Below a span stands, on one line, what it says about its request, its scores and its error. What was used and
+not counted, or has no price, is `unknown`, in the totals too.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from typing import Any, Final
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
+
+from .words import printable
 
 COLUMNS: Final = ("latency", "ttft", "tokens in/out", "cost", "status")
 """The figures of a span, after its label and its bar."""
@@ -24,6 +30,11 @@ NARROW: Final = 110
 MAX_INDENT: Final = 24
 """Levels that are still drawn as such."""
 
+TIMESTAMP_STEP: Final = 1.0
+"""Milliseconds: spans say in whole ones when they began, so that a child may seem to outlast its parent."""
+
+UNKNOWN: Final = "unknown"
+
 _STYLES: Final = {
     "success": "green",
     "error": "bold red",
@@ -36,10 +47,11 @@ _STATES: Final = {"ok": "green", "note": "dim", "warning": "yellow", "failure": 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One span, with the lines that lead to it."""
+    """One span, with the lines that lead to it, and those beside what is written under it."""
 
     span: dict[str, Any]
     guide: str
+    under: str
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -63,8 +75,10 @@ class TraceView:
         starts = [_start(row.span) for row in self._rows]
         begin = min(starts, default=0.0)
         self._offsets = [start - begin for start in starts]
-        ends = (o + _number(r.span, "latency_ms") for o, r in zip(self._offsets, self._rows, strict=True))
-        self._total = max(ends, default=0.0)
+        ends = [o + _number(r.span, "latency_ms") for o, r in zip(self._offsets, self._rows, strict=True)]
+        of_roots = max((end for end, row in zip(ends, self._rows, strict=True) if not row.guide), default=0.0)
+        last = max(ends, default=0.0)
+        self._total = last if last - of_roots >= TIMESTAMP_STEP else of_roots
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """One line a span, laid out here: a table would measure each cell again, at 4 ms a row."""
@@ -82,6 +96,9 @@ class TraceView:
         yield _line([Text(name, style="dim") for name in ("span", "time", *names)], widths)
         for row, label, offset, cells in zip(self._rows, labels, self._offsets, figures, strict=True):
             yield _line([label, _bar(row.span, offset, self._total, bar_width), *cells], widths)
+            notes = _notes(row.span, is_root=not row.guide)
+            if notes:
+                yield Text(row.under, style="dim", no_wrap=True, overflow="ellipsis").append_text(notes)
         yield Text()
         yield _totals([row.span for row in self._rows], self._total)
 
@@ -102,8 +119,8 @@ def _rows(roots: list[dict[str, Any]]) -> Iterator[Row]:
     waiting = [(span, "", "") for span in reversed(roots)]
     while waiting:
         span, guide, below = waiting.pop()
-        yield Row(span, guide)
         children = span.get("children") or []
+        yield Row(span, guide, below + ("│  " if children else "   "))
         deeper = below[: 3 * MAX_INDENT]
         for index, child in reversed(list(enumerate(children))):
             last = index == len(children) - 1
@@ -118,8 +135,26 @@ def _label(row: Row) -> Text:
     label.append("  " + (_text(span, "operation") if is_call else _text(span, "span_kind")), style="dim")
     tools = span.get("tools_used")
     if isinstance(tools, list) and tools:
-        label.append("  → " + _printable(", ".join(map(str, tools))), style="cyan")
+        label.append("  → " + printable(", ".join(map(str, tools))), style="cyan")
     return label
+
+
+def _notes(span: dict[str, Any], *, is_root: bool) -> Text:
+    """What a span says beside its figures; the user and the session, which all have, of a root alone."""
+    tags, notes = _mapping(span, "tags"), []
+    if "http.status_code" in tags:
+        request = (tags.get(name) for name in ("http.method", "http.path", "http.status_code"))
+        notes.append(" ".join(_one_line(part) for part in request if part))
+    if is_root:
+        owners = (("user", span.get("user_id")), ("session", span.get("session_id")))
+        notes += [f"{name} {_one_line(value)}" for name, value in owners if value]
+    scores = _mapping(span, "eval_scores").items()
+    notes += [f"score {_one_line(name)} {_one_line(_rounded(score))}" for name, score in scores]
+    line = Text(GAP.join(notes), style="not bold")
+    if span.get("error_message"):
+        message = _one_line(span["error_message"])
+        line.append((GAP if notes else "") + message, style=f"not dim {_style(_text(span, 'status'))}")
+    return line
 
 
 def _facts(span: dict[str, Any], *, narrow: bool) -> dict[str, Text]:
@@ -128,7 +163,7 @@ def _facts(span: dict[str, Any], *, narrow: bool) -> dict[str, Text]:
     facts = {
         "latency": _duration(_number(span, "latency_ms")),
         "tokens in/out": _tokens(span, cached=not narrow),
-        "cost": _cost(_number(span, "cost_usd")),
+        "cost": _cost(_number(span, "cost_usd"), missing=UNKNOWN if _is_unpriced(span) else ""),
     }
     if not narrow and span.get("ttft_ms") is not None:
         facts["ttft"] = _duration(_number(span, "ttft_ms"))
@@ -154,9 +189,11 @@ def _totals(spans: list[dict[str, Any]], total: float) -> Text:
     tokens_in = int(sum(_number(span, "input_tokens") for span in spans))
     tokens_out = int(sum(_number(span, "output_tokens") for span in spans))
     cost = sum(_number(span, "cost_usd") for span in spans)
-    line = Text(f"{len(spans)} spans", style="bold")
-    rest = f"  {_duration(total)}  {tokens_in:,} tokens in, {tokens_out:,} out  {_cost(cost) or '$0'}"
-    line.append(rest, style="not bold")
+    uncounted = _calls(sum(map(_is_uncounted, spans)))
+    tokens = f"{tokens_in:,} tokens in, {tokens_out:,} out" + (uncounted and f" + {uncounted}")
+    dollars = _cost(cost, missing=_calls(sum(map(_is_unpriced, spans)))) or "$0"
+    line = Text(f"{len(spans)} span{'' if len(spans) == 1 else 's'}", style="bold")
+    line.append(GAP + GAP.join((_duration(total), tokens, dollars)), style="not bold")
     if failed:
         line.append(f"  {failed} not successful", style="not bold red")
     return line
@@ -166,12 +203,30 @@ def _tokens(span: dict[str, Any], *, cached: bool) -> str:
     used = int(_number(span, "input_tokens")), int(_number(span, "output_tokens"))
     from_cache = int(_number(span, "cached_tokens"))
     if not any(used):
-        return ""
+        return UNKNOWN if _is_uncounted(span) else ""
     return f"{used[0]:,}/{used[1]:,}" + (f" ({from_cache:,} cached)" if cached and from_cache else "")
 
 
-def _cost(dollars: float) -> str:
-    return f"${dollars:.6f}" if dollars else ""
+def _is_uncounted(span: dict[str, Any]) -> bool:
+    """Whether the provider did not say what a call used; one that it refused at once used nothing."""
+    refused = span.get("status") in ("error", "rate_limited") and span.get("ttft_ms") is None
+    return _mapping(span, "tags").get("usage") == "missing" and not refused
+
+
+def _is_unpriced(span: dict[str, Any]) -> bool:
+    """Whether a call cost more than it says."""
+    unsaid = _is_uncounted(span) and not _number(span, "cost_usd")
+    return unsaid or _mapping(span, "tags").get("cost") == "unknown"
+
+
+def _calls(unknown: int) -> str:
+    return f"{unknown} call{'' if unknown == 1 else 's'} {UNKNOWN}" if unknown else ""
+
+
+def _cost(dollars: float, *, missing: str) -> str:
+    """`missing` says what has no price."""
+    known = f"${dollars:.6f}" if dollars else ""
+    return " + ".join(part for part in (known, missing) if part)
 
 
 def _duration(ms: float) -> str:
@@ -194,9 +249,17 @@ def _number(span: dict[str, Any], key: str) -> float:
 
 def _text(span: dict[str, Any], key: str) -> str:
     value = span.get(key)
-    return _printable(str(value)) if value is not None else ""
+    return printable(str(value)) if value is not None else ""
 
 
-def _printable(text: str) -> str:
-    """What a span says goes to a terminal: without the characters that would drive it."""
-    return "".join(character for character in text if character.isprintable())
+def _mapping(span: dict[str, Any], key: str) -> dict[Any, Any]:
+    value = span.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _rounded(score: object) -> object:
+    return f"{score:g}" if isinstance(score, float) else score
+
+
+def _one_line(value: object) -> str:
+    return printable(" ".join(str(value).split()))

@@ -7,6 +7,7 @@ recorded before it, and never past its timeout.
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 MAX_WAIT: Final = 86_400.0
 """Seconds a flush waits at most, whatever it was told; a lock cannot wait for ever."""
+
+JUST_NOW: Final = 1.0
+"""Seconds; flushes in vain that follow each other within them are one wait."""
 
 CROWDED: Final = 500
 """Recordings that may wait for our thread before the callers step aside for it."""
@@ -97,6 +101,7 @@ class Exporter:
         self._clean: bool | None = None
         self._closer: int | None = None
         self._drops_reported = 0  # changed under the outbox's lock
+        self._in_vain = (-math.inf, -math.inf)
 
     def submit(self, recording: Recording) -> None:
         """Queue one recording. Takes microseconds; does no I/O.
@@ -128,6 +133,29 @@ class Exporter:
         failed again and again and was tried a moment ago.
         """
         return self._flush(timeout, final=False)
+
+    def pause(self, timeout: float) -> None:
+        """Deliver as `close` does, and go on: the process may end now without another word.
+
+        So what is neither delivered nor in the spool is told.
+        """
+        deadline = self._clock() + min(timeout, MAX_WAIT)
+        self._flush(timeout, final=True)
+        if self._spool is not None:
+            self._loop.cut_the_rest(deadline)
+        outbox = self._outbox
+        with outbox.lock:
+            account = outbox.account()
+        if waiting := account.queued + account.in_flight:
+            outbox.complaints.add(
+                "paused", f"{waiting} events are not delivered as the server stops ({outbox.problem})"
+            )
+            outbox.speak()
+
+    def waited_in_vain(self, since: float) -> float:
+        """Seconds after `since` for which flushes have waited up to now, without all being delivered."""
+        began, ended = self._in_vain
+        return max(0.0, ended - max(began, since)) if self._clock() - ended < JUST_NOW else 0.0
 
     def close(self, timeout: float) -> bool:
         """Flush, then stop; what could not be delivered in time is dropped and counted as `shutdown`.
@@ -161,7 +189,7 @@ class Exporter:
             if self._clean is None:
                 self._clean = clean and not lost
             outbox.lock.notify_all()
-        outbox.complaints.speak()
+        outbox.speak(final=True)
         return self._clean
 
     def closed(self, timeout: float) -> bool:
@@ -202,7 +230,8 @@ class Exporter:
         )
 
     def _flush(self, timeout: float, *, final: bool) -> bool:
-        deadline = self._clock() + min(timeout, MAX_WAIT)
+        began = self._clock()
+        deadline = began + min(timeout, MAX_WAIT)
         target = self._queue.recorded
         outbox = self._outbox
         with outbox.lock:
@@ -218,10 +247,19 @@ class Exporter:
         with outbox.lock:
             while outbox.settled < target and not self._hopeless(deadline, tries=tries):
                 outbox.lock.wait(deadline - self._clock())
-            clean = outbox.settled >= target and outbox.given_up == drops_before
+            settled = outbox.settled >= target
+            clean = settled and outbox.given_up == drops_before
             self._drops_reported = outbox.given_up
-        outbox.complaints.speak()
+            self._in_vain = self._vain(began, settled=settled)
+        outbox.speak()
         return clean
+
+    def _vain(self, began: float, *, settled: bool) -> tuple[float, float]:
+        """When the wait in vain began, which may be before this flush, and when it ended."""
+        if settled:
+            return -math.inf, -math.inf
+        before, ended = self._in_vain
+        return before if began - ended < JUST_NOW else began, self._clock()
 
     def _hopeless(self, deadline: float, *, tries: bool) -> bool:
         """Whether a flush need not wait on; `tries` is whether it may have delivery tried."""

@@ -183,30 +183,37 @@ class Loop:
         """Seconds to wait for a lock; a signal handler may have interrupted whoever holds it."""
         return -1.0 if deadline is None else max(0.0, deadline - self._clock())
 
+    def _in_time(self, deadline: float | None) -> bool:
+        return deadline is None or self._clock() < deadline
+
     def _cut_step(self, slept: bool, deadline: float | None = None) -> None:
         """Cut what is due. Where a batch waits and no spool needs it, what comes after waits as it is."""
         if self._cutting.acquire(timeout=self._patience(deadline)):
             try:
                 if slept:
                     self._pace.woke(len(self._queue))
-                self._looping(contained, self._cut_due)
+                self._looping(contained, self._cut_due, deadline)
             finally:
                 self._cutting.release()
         if self._sender is not None and self._sender.ensure() and self._outbox.head is not None:
             self._sender.wake()
-        self._outbox.complaints.speak()
+        self._outbox.speak()
 
-    def _cut_due(self) -> None:
+    def _cut_due(self, deadline: float | None) -> None:
         now = self._clock()
         outbox = self._outbox
         if self._spool is not None:
-            while not self.closed and self._must_cut(now):
+            while not self.closed and self._must_cut(now) and self._in_time(deadline):
                 self._cut()
         elif outbox.head is None:
             if self._must_cut(now):
                 self._cut()
         else:
-            while (self._blocked(now) or self._is_waiting(now)) and self._worth_compressing():
+            while (
+                (self._blocked(now) or self._is_waiting(now))
+                and self._worth_compressing()
+                and self._in_time(deadline)
+            ):
                 self._cut()
 
     def _worth_compressing(self) -> bool:
@@ -238,7 +245,7 @@ class Loop:
                         self._outbox.lock.notify_all()
             finally:
                 self._stepping.release()
-        self._outbox.complaints.speak()
+        self._outbox.speak()
 
     def _send_next(self, deadline: float | None) -> bool:
         now = self._clock()

@@ -23,7 +23,12 @@ from .transport import Reply
 if TYPE_CHECKING:
     from .spool_folder import SpoolFile
 
-_WHY: Final = {"spool_full": "the spool keeps no more", "expired": "too old"}
+_WHY: Final = {
+    "queue_full": "the queue is full (max_queue_events, max_queue_bytes)",
+    "unreadable": "they could not be written as JSON",
+    "spool_full": "the spool keeps no more",
+    "expired": "too old",
+}
 
 
 class Outbox:
@@ -49,6 +54,7 @@ class Outbox:
         """Files whose events are settled; whoever holds no lock removes them."""
         self._dropped: Counter[str] = Counter()
         self._replay_dropped: Counter[str] = Counter()
+        self._why = dict(_WHY)
         self._sent = 0
         self._retried = 0
         self._replayed = 0
@@ -105,6 +111,14 @@ class Outbox:
     def lost(self) -> dict[str, int]:
         """Events given up by reason, those of earlier processes included; what nobody wanted is not lost."""
         return dict(sorted((+(self._lost() + self._replay_dropped)).items()))
+
+    def speak(self, *, final: bool = False) -> None:
+        """Say what there is to say of delivery; if `final`, all of it. Not under the lock."""
+        with self.lock:
+            for reason, count in self.lost().items():
+                if reason != "shutdown":  # which has a line of its own
+                    self.complaints.lost(reason, count, self._why.get(reason, reason), final=final)
+        self.complaints.speak()
 
     def account(self) -> Stats:
         """The counters of one moment, which balance.
@@ -212,11 +226,8 @@ class Outbox:
                 line.appendleft(half)
                 self._hold(half, 1)
         else:
-            why = f"the server answered {reply.status}" if reply else "its file in the spool is damaged"
-            if reply is None and batch.gone:
-                self._drop(batch.gone, batch, _WHY[batch.gone])
-            else:
-                self._drop(outcome.reason, batch, why)
+            gone = batch.gone if reply is None else None
+            self._drop(gone or outcome.reason, batch, _WHY[gone] if gone else _refusal(reply))
         self._make_room()
 
     def postpone(self, outcome: Outcome) -> None:
@@ -226,7 +237,10 @@ class Outbox:
         was_open = self.circuit.is_open
         opened = self.circuit.failed(outcome, self._clock(), self._rand())
         if outcome.verdict is Verdict.UNAUTHORIZED:
-            message = "the server refuses the API key; events are kept and tried again slowly"
+            message = (
+                "the server refuses the API key; events are kept and tried again slowly "
+                "(`lumiqtrace doctor` says more)"
+            )
         elif opened:
             message = (
                 f"delivery failed {OPEN_AFTER} times in a row ({outcome.reason}); "
@@ -309,7 +323,7 @@ class Outbox:
     def _drop(self, reason: str, batch: Batch, why: str, events: int | None = None) -> None:
         count = batch.events if events is None else events
         (self._replay_dropped if batch.adopted else self._dropped)[reason] += count
-        self.complaints.add(reason, f"{count} events were given up ({reason}): {why}")
+        self._why[reason] = why
 
     # ---- what is kept ----------------------------------------------------------------------------------
 
@@ -337,7 +351,7 @@ class Outbox:
             elif too_many and len(kept) > 1:
                 self._batches.remove(kept[0])
                 self._hold(kept[0], -1)
-                self._drop("queue_full", kept[0], "the queue is full")
+                self._drop("queue_full", kept[0], _WHY["queue_full"])
             else:
                 break
         self._queue.hold(self._held_events, self._held_bytes)
@@ -359,6 +373,14 @@ class Outbox:
 
     def _waiting(self) -> int:
         return len(self) + len(self._queue) + sum(batch.events for batch in self._adopted)
+
+
+def _refusal(reply: Reply | None) -> str:
+    """Why a batch was given up."""
+    if reply is None:
+        return "its file in the spool is damaged"
+    hint = "; is base_url the server's address? `lumiqtrace doctor` says more" if reply.status == 404 else ""
+    return f"the server answered {reply.status}{hint}"
 
 
 def _refused_lines(body: bytes) -> list[object]:

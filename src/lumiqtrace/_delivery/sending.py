@@ -75,7 +75,7 @@ class Delivery:
             for file in done:
                 self._spool.remove(file)
         # Before the flushes go on, so that who is told False finds the reason in the log.
-        outbox.complaints.speak()
+        outbox.speak()
         with outbox.lock:
             outbox.lock.notify_all()
 
@@ -103,7 +103,7 @@ class Delivery:
         outbox = self._outbox
         with outbox.lock:
             outbox.leave(batch, error.strerror or type(error).__name__)
-        outbox.complaints.speak()
+        outbox.speak()
         with outbox.lock:
             outbox.lock.notify_all()
 

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from .notations import QUOTE, Values, plain
+from .notations import QUOTE, plain, value_after, value_at
+from .patterns import lazy
 from .secrets import REDACTED
 
 MAX_NAME: Final = 64
@@ -33,55 +34,58 @@ _JUDGED: Final = "input_value"
 
 Span = tuple[int, int]
 
+# One sign in all its spellings. The first letter is what the search goes by.
+_SIGN: Final = lazy(r"[:=%\\](?:(?<=[:=])|(?<=%)(?:25){0,4}3[AaDd]|(?<=\\)u003[AaDd])")
+_NAME: Final = lazy(r"[\w.\-]+")
+_WORDS: Final = lazy(r"[\w\-]+(?:[ \t]{1,2}[\w\-]+){1,2}")
+_TOLD: Final = lazy(rf"[=>]?(?:\s|\\[nrt]){{0,64}}(?:[bBuU]?({QUOTE}))?([\w.\-\[\]]{{1,64}})(?![\w.\-])")
+_VALUE_BEFORE: Final = lazy(
+    rf"\bval(?:ues?)?(?:{QUOTE})?\s{{0,8}}[:=]\s{{0,8}}"
+    rf"(?:({QUOTE})((?:(?!\1)[^{{}}<>]){{1,{MAX_VALUE}}})\1|([^\s,\"'{{}}<>]+))\s*,?\s*(?:{QUOTE})?\w+(?:{QUOTE})?\s*\Z",
+    re.IGNORECASE,
+)
+_ITEM: Final = lazy(
+    r"[\[(]\s{0,64}[bBuU]?(\\{0,8}[\"'])([\w.\-\[\]]{1,64})\1\s{0,64},\s{0,64}(?=[bBuU]?\\{0,8}[\"'])"
+)
+_ITEM_END: Final = lazy(r"(?:\\{0,8}[\"'])?\s{0,64}(?:[\])]|\Z)")
+# Words that go on after an option, where a sentence speaks of it.
+_OPTION: Final = lazy(
+    r"(?<![\w\-])--([A-Za-z][\w\-]{1,62})(?:[\"'],\s{0,8}|[ \t]{1,8})"
+    r"(?![\s\-]|(?:is|are|was|or|and|to|must|option|flag|can|cannot|could|not|in|with|for|has|requires|"
+    r"required|argument|given|instead|if|as|on|from|the|a|an|may|should|will|needs)\b)"
+)
+_JUDGED_FIELD: Final = lazy(
+    r"(?:\A|\n)([\w.\[\]\-]{1,128})\r?\n[ \t]{1,8}[^\n]{0,200}\[type=\w{1,64}, input_value\Z"
+)
+_NEW_LINE: Final = r"(?:\r?\n|\\r\\n)"
+"""The second as `repr` shows it."""
+_PART: Final = lazy(
+    rf"[\"']?(?:;[^\r\n\\]{{0,256}})?(?:{_NEW_LINE}[\w\-]{{1,64}}:[^\r\n\\]{{0,256}}){{0,8}}{_NEW_LINE}{{2}}"
+    rf"([\s\S]+?)(?={_NEW_LINE}--|\Z)"
+)
+_ELEMENT: Final = lazy(r"(<(?:[\w\-]+:)?([\w.\-]+)(?:\s[^<>]*)?>)(?:<!\[CDATA\[[\s\S]*?(?:\]\]>|\Z)|[^<]+)")
+
 
 class Pairs:
-    """Redacts the values of the names for which `is_sensitive` is true. Making one compiles its patterns."""
+    """Redacts the values of the names for which `is_sensitive` is true."""
+
+    __slots__ = ("_is_sensitive",)
 
     def __init__(self, is_sensitive: Callable[[str], bool]) -> None:
         self._is_sensitive = is_sensitive
-        self._values = Values()
-        # One sign in all its spellings. The first letter is what the search goes by.
-        self._signs = re.compile(r"[:=%\\](?:(?<=[:=])|(?<=%)(?:25){0,4}3[AaDd]|(?<=\\)u003[AaDd])").finditer
-        self._name = re.compile(r"[\w.\-]+").match
-        self._words = re.compile(r"[\w\-]+(?:[ \t]{1,2}[\w\-]+){1,2}").match
-        self._told = re.compile(
-            rf"[=>]?(?:\s|\\[nrt]){{0,64}}(?:[bBuU]?({QUOTE}))?([\w.\-\[\]]{{1,64}})(?![\w.\-])"
-        ).match
-        self._value_before = re.compile(
-            rf"\bval(?:ues?)?(?:{QUOTE})?\s{{0,8}}[:=]\s{{0,8}}"
-            rf"(?:({QUOTE})((?:(?!\1)[^{{}}<>]){{1,{MAX_VALUE}}})\1|([^\s,\"'{{}}<>]+))\s*,?\s*(?:{QUOTE})?\w+(?:{QUOTE})?\s*\Z",
-            re.IGNORECASE,
-        ).search
-        self._items = re.compile(
-            r"[\[(]\s{0,64}[bBuU]?(\\{0,8}[\"'])([\w.\-\[\]]{1,64})\1\s{0,64},\s{0,64}(?=[bBuU]?\\{0,8}[\"'])"
-        ).finditer
-        self._item_ends = re.compile(r"(?:\\{0,8}[\"'])?\s{0,64}(?:[\])]|\Z)").match
-        # Words that go on after an option, where a sentence speaks of it.
-        self._options = re.compile(
-            r"(?<![\w\-])--([A-Za-z][\w\-]{1,62})(?:[\"'],\s{0,8}|[ \t]{1,8})"
-            r"(?![\s\-]|(?:is|are|was|or|and|to|must|option|flag|can|cannot|could|not|in|with|for|has|requires|"
-            r"required|argument|given|instead|if|as|on|from|the|a|an|may|should|will|needs)\b)"
-        ).finditer
-        self._judged_field = re.compile(
-            r"(?:\A|\n)([\w.\[\]\-]{1,128})\r?\n[ \t]{1,8}[^\n]{0,200}\[type=\w{1,64}, input_value\Z"
-        ).search
-
-        line = r"(?:\r?\n|\\r\\n)"  # the second as `repr` shows it
-        self._part = re.compile(
-            rf"[\"']?(?:;[^\r\n\\]{{0,256}})?(?:{line}[\w\-]{{1,64}}:[^\r\n\\]{{0,256}}){{0,8}}{line}{line}"
-            rf"([\s\S]+?)(?={line}--|\Z)"
-        ).match
-        content = r"(?:<!\[CDATA\[[\s\S]*?(?:\]\]>|\Z)|[^<]+)"
-        self._elements = re.compile(r"(<(?:[\w\-]+:)?([\w.\-]+)(?:\s[^<>]*)?>)" + content).sub
 
     def redact(self, text: str) -> str:
         """`text` with `[REDACTED]` where the values were."""
+        # Each pass only where it can find something, for most texts have nothing of the kind.
         if "</" in text:
-            text = self._elements(self._element, text)
-        text = _without(text, self._signed(text))
+            text = _ELEMENT.sub(self._element, text)
+        if ":" in text or "=" in text or "%" in text or "\\" in text:
+            text = _without(text, self._signed(text))
         if "--" in text:
             text = _without(text, self._given(text))
-        return _without(text, self._listed(text))
+        if "," in text and ("[" in text or "(" in text):
+            text = _without(text, self._listed(text))
+        return text
 
     def _element(self, match: re.Match[str]) -> str:
         return match[1] + REDACTED if self._is_sensitive(match[2]) else match[0]
@@ -92,7 +96,7 @@ class Pairs:
         found: list[Span] = []
         done = 0
         named = -1  # where a sensitive name ends that was itself a value
-        for sign in self._signs(text):
+        for sign in _SIGN.finditer(text):
             at = sign.start()
             if at < done:
                 continue
@@ -101,7 +105,7 @@ class Pairs:
                 continue
             called = name.lower()
             if called in NAMING:
-                told = self._told(text, sign.end())
+                told = _TOLD.match(text, sign.end())
                 if told is not None and self._is_sensitive(told[2]):
                     named = told.end()
                     found += self._said_before(text, done, at)
@@ -111,7 +115,7 @@ class Pairs:
                         continue
             hidden = self._is_sensitive(name) or (called == _JUDGED and self._was_judged(text, done, at))
             if hidden or (called in VALUED and _are_near(text, named, at)):
-                start, end = self._values.after(text, name, sign, quoted=quoted)
+                start, end = value_after(text, name, sign, quoted=quoted)
                 if end > start:
                     found.append((start, end))
                     done = end
@@ -129,7 +133,7 @@ class Pairs:
         first: str | None = None
         while True:
             before = bare.rstrip(_AROUND)
-            match = self._name(before[::-1])  # read from its end: the beginning would have to be looked for
+            match = _NAME.match(before[::-1])  # read from its end: the beginning would have to be looked for
             name = match[0][::-1] if match else None
             # `\npassword`, as `repr` writes the beginning of a line
             if name is not None and name[0] in "nrt" and before[: -len(name)].endswith("\\"):
@@ -144,7 +148,7 @@ class Pairs:
 
     def _of_words(self, window: str) -> str | None:
         """A sensitive name of two words or three, as people write it: `API key`."""
-        match = self._words(window.rstrip().rstrip(_AROUND)[::-1])
+        match = _WORDS.match(window.rstrip().rstrip(_AROUND)[::-1])
         if match is None:
             return None
         words = match[0][::-1].split()
@@ -156,7 +160,7 @@ class Pairs:
     def _said_before(self, text: str, done: int, at: int) -> list[Span]:
         """The value that stands before its name: `"value": "...", "name": "authorization"`."""
         begin = max(done, at - MAX_VALUE)
-        match = self._value_before(text[begin:at])
+        match = _VALUE_BEFORE.search(text[begin:at])
         if match is None:
             return []
         start, end = match.span(2 if match[1] else 3)
@@ -166,11 +170,11 @@ class Pairs:
         """The value in a multipart form, below the line that names it."""
         if "form-data" not in text[max(0, at - MAX_NAME) : at]:
             return None
-        part = self._part(text, named)
+        part = _PART.match(text, named)
         return part.span(1) if part else None
 
     def _was_judged(self, text: str, done: int, at: int) -> bool:
-        field = self._judged_field(text[max(done, at - 2 * MAX_BETWEEN) : at])
+        field = _JUDGED_FIELD.search(text[max(done, at - 2 * MAX_BETWEEN) : at])
         return field is not None and self._is_sensitive(field[1])
 
     # ---- without a sign ------------------------------------------------------------------------------
@@ -179,11 +183,11 @@ class Pairs:
         """`["authorization", "Basic ..."]` and its like in other languages."""
         found: list[Span] = []
         done = 0
-        for match in self._items(text):
+        for match in _ITEM.finditer(text):
             if match.end() >= done and self._is_sensitive(match[2]):
-                span = self._values.at(text, match.end())
+                span = value_at(text, match.end())
                 done = span[1]
-                if self._item_ends(text, done):
+                if _ITEM_END.match(text, done):
                     found.append(span)
         return found
 
@@ -191,9 +195,9 @@ class Pairs:
         """`--password hunter2`, in one line or as a list of arguments."""
         found: list[Span] = []
         done = 0
-        for match in self._options(text):
+        for match in _OPTION.finditer(text):
             if match.end() >= done and self._is_sensitive(match[1]):
-                found.append(self._values.at(text, match.end()))
+                found.append(value_at(text, match.end()))
                 done = found[-1][1]
         return found
 

@@ -69,7 +69,7 @@ class Redactor:
         # Names are few and come again.
         self._is_known = functools.lru_cache(4096)(self._is_sensitive)
         self._short_name = functools.lru_cache(4096)(self.text)
-        self._pairs: Pairs | None = None
+        self._pairs = Pairs(self.is_sensitive)
 
     def is_sensitive(self, name: str) -> bool:
         """Whether the value under this name is redacted."""
@@ -90,11 +90,7 @@ class Redactor:
         """`text` without secrets: in JSON, in `name=value` and `name: value`, and by their looks."""
         if len(text) < 4:
             return text
-        # Made late, for an import makes a redactor, and without a lock, which a fork could find taken.
-        pairs = self._pairs
-        if pairs is None:
-            pairs = self._pairs = Pairs(self.is_sensitive)
-        text = pairs.redact(self._json(text))
+        text = self._pairs.redact(self._json(text))
         return redact_text(text) if self._secrets else text
 
     def headers(self, items: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[str, str]:

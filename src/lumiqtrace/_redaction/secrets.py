@@ -1,14 +1,15 @@
 """Values that look like secrets, whatever their name: provider keys, tokens, private keys, card numbers.
 
 Every pattern is linear: each is tried only where its first letters stand, at the beginning of a word, and
-none can backtrack further than that word. They are compiled when the first text is read.
+none can backtrack further than that word.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import Final
+
+from .patterns import lazy
 
 REDACTED: Final = "[REDACTED]"
 
@@ -75,20 +76,17 @@ _KINDS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("://",), r"(?<=://)[^\s/?#@:\"'<>\[]++:(?![0-9]{0,5}(?:[?#]|[^\w\s]*\Z))[^\s/@\"'<>]++\Z"),
 )
 
+_PATTERNS: Final = tuple((starts, lazy(pattern)) for starts, pattern in _KINDS)
+
 # Not inside a word or after a decimal point, and no later group of a UUID.
-_RUN: Final = r"[0-9](?<![0-9A-Za-z_].)(?<![0-9]\..)(?<![0-9a-fA-F]{4}-.)[0-9 \-]{11,}(?![A-Za-z0-9_])"
-
-
-@functools.cache
-def _patterns() -> tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]:
-    return tuple((starts, re.compile(pattern)) for starts, pattern in _KINDS)
+_RUN: Final = lazy(r"[0-9](?<![0-9A-Za-z_].)(?<![0-9]\..)(?<![0-9a-fA-F]{4}-.)[0-9 \-]{11,}(?![A-Za-z0-9_])")
 
 
 def redact_text(text: str) -> str:
     """`text` with every secret-looking value replaced by `[REDACTED]`."""
     if len(text) < 8:
         return text
-    for starts, pattern in _patterns():
+    for starts, pattern in _PATTERNS:
         for start in starts:
             if start in text:
                 text = pattern.sub(REDACTED, text)
@@ -99,26 +97,24 @@ def redact_text(text: str) -> str:
 # ---- card numbers ------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _runs() -> re.Pattern[str]:
-    return re.compile(_RUN)
-
-
+MIN_DIGITS: Final = 13
+MAX_DIGITS: Final = 19
+"""Of a card number."""
 MAX_GROUPS: Final = 7
 """Groups of digits that one card number is written in."""
 
-_groups: Final = re.compile(r"[0-9]+").finditer
+_GROUP: Final = lazy(r"[0-9]+")
 
 
 def redact_cards(text: str) -> str:
     """`text` without numbers of 13 to 19 digits, in groups or not, that cards could have."""
-    return _runs().sub(_without_cards, text)
+    return text if len(text) < MIN_DIGITS else _RUN.sub(_without_cards, text)
 
 
 def _without_cards(match: re.Match[str]) -> str:
     """A run of digits, spaces and dashes without the cards in it; each is some whole groups of digits."""
     run = match[0]
-    groups = [(group.start(), group.end()) for group in _groups(run)]
+    groups = [(group.start(), group.end()) for group in _GROUP.finditer(run)]
     kept: list[str] = []
     at = first = 0
     while first < len(groups):
@@ -136,15 +132,18 @@ def _card_from(run: str, groups: list[tuple[int, int]], first: int) -> int | Non
     """The last group of a card number that begins with the group `first`; None where none does."""
     last = min(first + MAX_GROUPS, len(groups)) - 1
     # Between two groups is a sign or more.
-    if groups[last][1] - groups[first][0] - (last - first) < 13 or run[groups[first][0]] not in "23456":
+    if (
+        groups[last][1] - groups[first][0] - (last - first) < MIN_DIGITS
+        or run[groups[first][0]] not in "23456"
+    ):
         return None
     found, digits = None, ""
     for number in range(first, min(len(groups), first + MAX_GROUPS)):
         start, end = groups[number]
         if number > first and start - groups[number - 1][1] > 1:
             break
-        digits += run[start : min(end, start + 20)]
-        if len(digits) > 19:
+        digits += run[start : min(end, start + MAX_DIGITS + 1)]
+        if len(digits) > MAX_DIGITS:
             break
         if is_card(digits) and not _is_uuid(groups[first : number + 1]):
             found = number
@@ -161,7 +160,7 @@ def is_card(digits: str) -> bool:
 
     Payment cards begin with 3 to 6 or 2221 to 2720; times in milliseconds begin with 1, dates with 20.
     """
-    if not 13 <= len(digits) <= 19:
+    if not MIN_DIGITS <= len(digits) <= MAX_DIGITS:
         return False
     if digits[0] not in "3456" and not (len(digits) == 16 and "2221" <= digits[:4] <= "2720"):
         return False

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from .._client import default_client
 from .._config import LumiqConfig
+from .._default import default_client
 from .._guard import Guard
 from .._propagation import extract
 from .._span import request_span

@@ -12,7 +12,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from .._client import Client, default_client
+from .._client import Client
+from .._default import default_client
 from .._guard import Guard
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
 
-from .._client import default_client
 from .._config import LumiqConfig
 from .._context import ambient, current, enter, surround
+from .._default import default_client
 from .._guard import Guard, logger
 from .._propagation import extract
 from .._span import Span, request_span

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from .._client import Client, client_for, default_client
+from .._client import Client
 from .._config import LumiqConfig
 from .._context import Trace
+from .._default import client_for, default_client
 from .._guard import Guard
 from .._redaction.redact import Redactor
 from .._sampler import keeps

@@ -10,17 +10,20 @@ import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from .._client import Client, default_client
+from .._client import Client
 from .._context import Labels, SpanContext, ambient, current, enter, surround
+from .._default import default_client
 from .._guard import Guard, logger
 from .._propagation import extract
 from .._span import Span, request_span
-from ._extension import Extension
 from ._flushing import FlushAtEnd, budget_of
 from ._http import failure_code, is_failure, sample
 from ._lambda_event import header_of, http_tags, records_of, status_code_of, trigger_of
+
+if TYPE_CHECKING:
+    from ._extension import Extension
 
 SHORT: Final = 1.0
 """Seconds before the deadline from which on it is said that there is little time to flush."""

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .._client import default_client
+from .._default import default_client
 from .._guard import Guard
 
 FLUSH_SECONDS: Final = 5.0

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from .._client import default_client
+from .._default import default_client
 from .._guard import Guard
 from ._flushing import FlushAtEnd, budget_of
 

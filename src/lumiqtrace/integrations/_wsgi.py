@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from .._client import Client, default_client
+from .._client import Client
 from .._config import LumiqConfig
+from .._default import default_client
 from .._guard import Guard
 from .._propagation import extract
 from .._span import Span, request_span

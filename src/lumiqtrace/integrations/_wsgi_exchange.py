@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from .._client import default_client
 from .._config import LumiqConfig
 from .._context import Labels, SpanContext, ambient, current, enter, surround
+from .._default import default_client
 from .._guard import Guard
 from .._redaction.redact import Redactor
 from .._span import Span

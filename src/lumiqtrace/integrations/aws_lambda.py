@@ -11,15 +11,17 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
-from .._client import default_client
+from .._default import default_client
 from .._guard import Guard, logger
-from ._extension import Extension
 from ._flushing import checked_seconds
 from ._kept_loop import is_looping, run_to_end
 from ._lambda_invocation import Invocation, Options, is_inside
 from ._snapstart import is_snapshotted, prepare_for_snapshot
+
+if TYPE_CHECKING:
+    from ._extension import Extension
 
 __all__ = ["traced_handler"]
 
@@ -127,6 +129,8 @@ def _registered() -> Extension | None:
     elif "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ:
         why = "managed instances take no extension of this kind"
     else:
+        from ._extension import Extension
+
         extension = Extension(api, lambda seconds: default_client().flush(seconds))
         if extension.start():
             return extension

@@ -15,8 +15,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
 
-from .._client import Client, default_client
+from .._client import Client
 from .._context import current
+from .._default import default_client
 from .._guard import Guard
 from .._propagation import extract
 from .._span import Span, _RequestSpan, request_span

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final, TypeVar
 
-from .._client import default_client
 from .._config import LumiqConfig
+from .._default import default_client
 from ._asgi import AsgiMiddleware
 from ._asgi_exchange import Exchange as AsgiExchange
 from ._asgi_exchange import Receive, Scope, Send, header_of

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from .._client import Client, default_client
+from .._client import Client
 from .._context import Labels, SpanContext, Trace, ambient, begin_trace, current, labels_of
+from .._default import default_client
 from .._encode import MAX_PROMPT, cut, text_of
 from .._event import Event, Usage, iso_timestamp, new_event_id, new_span_id, new_trace_id
 from .._guard import Guard

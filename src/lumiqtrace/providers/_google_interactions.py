@@ -11,7 +11,7 @@ import json
 import weakref
 from typing import Any, Final
 
-from .._client import default_client
+from .._default import default_client
 from ._answer import Route, pick, text
 from ._call import Call
 from ._google_routes import DECISION, INTERACTION, http_status, origin

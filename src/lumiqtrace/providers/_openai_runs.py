@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from .._client import Client, default_client
+from .._client import Client
+from .._default import default_client
 from .._event import Usage
 from .._guard import Guard
 from ._answer import Answer, Route, count, each, pick, text

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
-from .._client import default_client
+from .._default import default_client
 from .._encode import text_of
 from .._guard import Guard
 from ._origin import origin

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
-from .._client import default_client
+from .._default import default_client
 from .._guard import Guard
 from ._answer import Route, pick, text
 from ._call import Call

@@ -11,7 +11,8 @@ import json
 import time
 from typing import Any, Final, TypeVar
 
-from .._client import before_flush, default_client
+from .._client import before_flush
+from .._default import default_client
 from ._answer import Answer, Route, each, pick
 from ._call import Call
 from ._google_interactions import SPEAKEASY, STAINLESS

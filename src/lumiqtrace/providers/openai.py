@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from .._client import before_flush
+from .._lifecycle import loading
 from ._call import Call
 from ._openai_routes import route_of
-from ._openai_runs import begin as begin_run
-from ._openai_runs import settle_runs
 from ._origin import origin
 from ._stainless import StainlessInstrumentation
 from ._stream_usage import asking, asking_async
@@ -28,6 +27,11 @@ class _OpenAI(StainlessInstrumentation):
 
     def begin(self, client: Any, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         if "/runs" in request.url:
+            with loading():  # what few programs need
+                from ._openai_runs import begin as begin_run
+                from ._openai_runs import settle_runs
+
+            before_flush(settle_runs)
             return begin_run(request, client.base_url, self._origin)
         return super().begin(client, request, args, kwargs)
 
@@ -45,7 +49,6 @@ def patch_openai() -> None:
     MissingExtraError (an ImportError) where the library is not installed.
     """
     before_flush(settle)
-    before_flush(settle_runs)
     _instrumentation.install()
     for connections in WEBSOCKETS:
         connections.install()
@@ -66,6 +69,5 @@ def wrap_openai(client: T) -> T:
     no such client.
     """
     before_flush(settle)
-    before_flush(settle_runs)
     _instrumentation.wrap_own(client)
     return client

@@ -38,6 +38,9 @@ DEFAULT_PORT: Final = 8417
 _DATABASE: Final = "lumiqtrace.db"
 _MAX_NAME_LENGTH: Final = 100
 
+_LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound
+"""Who listens on all addresses is called by this one from the same machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
@@ -65,10 +68,9 @@ def serve(
     data = data or _default_data()
     # The port first: a start that fails must not use up the one showing of the key.
     with closing(_listen(host, port)) as sock, closing(_open_store(data)) as store:
-        url = _url(sock)
         known = store.projects()
-        intro = _later_start(known) if known else _first_start(url, store.create_project("default"))
-        sys.stdout.write(f"lumiqtrace listens on {url}\nData: {data}\n{intro}")
+        intro = _later_start(known) if known else _first_start(sock, store.create_project("default"))
+        sys.stdout.write(f"lumiqtrace listens on {_url(sock)}\nData: {data}\n{intro}")
         sys.stdout.flush()
         configure_logging()
         app = create_app(store, monthly_events=monthly_events, requests_per_second=requests_per_second)
@@ -162,8 +164,10 @@ def _listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _url(sock: socket.socket) -> str:
-    host, port = sock.getsockname()[:2]
+def _url(sock: socket.socket, host: str | None = None) -> str:
+    """Where it listens; `host` goes before the socket's."""
+    here, port = sock.getsockname()[:2]
+    host = host or here
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -181,7 +185,10 @@ def _open_store(data: Path) -> SqliteStore:
     return SqliteStore(data / _DATABASE)
 
 
-def _first_start(url: str, made: Credentials) -> str:
+def _first_start(sock: socket.socket, made: Credentials) -> str:
+    host = _LOOPBACK_OF.get(sock.getsockname()[0])
+    url = _url(sock, host)
+    others = f"\nFrom another machine: this machine's name or address instead of {host}.\n" if host else ""
     return f"""
 Project {made.project_id}, made just now. Its secrets are shown this once; keep them.
   API key:    {made.api_key}
@@ -194,7 +201,7 @@ In an application:
 
 To read a trace:
   curl "{url}/v1/traces/TRACE_ID?projectId={made.project_id}" -H "Authorization: Bearer {made.read_token}"
-
+{others}
 """
 
 

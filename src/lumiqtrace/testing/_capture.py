@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from .. import _client
+from .. import _default
 from .._client import Client
 from .._config import LumiqConfig
 from .._event import Recording
@@ -47,8 +47,8 @@ def capture(**options: Any) -> Iterator[Events]:
     inside the other; threads and tasks of the block are captured with it.
     """
     catcher = _Catcher(options)
-    before, set_before = _client.default_client(), _client.set_default
-    began = before.config if before is not _client._off else LumiqConfig.from_options({})
+    before, set_before = _default.default_client(), _default.set_default
+    began = before.config if before is not _default._off else LumiqConfig.from_options({})
     _put(catcher.catch(began), catcher.set_default)
     try:
         yield Events(catcher.lines)
@@ -59,9 +59,9 @@ def capture(**options: Any) -> Iterator[Events]:
 
 def _put(client: Client, set_default: Callable[[LumiqConfig], Client]) -> None:
     """Make `client` the default one, and `set_default` what `init` and the middlewares call."""
-    with _client._replacing:
-        _client._default = client
-        _client.__dict__["set_default"] = set_default
+    with _default._replacing:
+        _default._current = client
+        _default.__dict__["set_default"] = set_default
 
 
 class _Catcher:
@@ -84,8 +84,8 @@ class _Catcher:
         if previous.recording and previous.config == _captured(config, self._options):
             return previous
         client = self.catch(config)
-        with _client._replacing:
-            _client._default = client
+        with _default._replacing:
+            _default._current = client
         previous.shutdown(WAIT)
         return client
 

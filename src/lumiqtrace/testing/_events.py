@@ -14,6 +14,9 @@ from ._event import CapturedEvent
 UNKNOWN_COST: Final = ("cost", "unknown")
 """The tag of a call whose model has no price."""
 
+MISSING_USAGE: Final = ("usage", "missing")
+"""The tag of a call whose answer did not tell what was used."""
+
 MAX_SHOWN: Final = 50
 """Lines that an assertion's message lists."""
 
@@ -131,8 +134,9 @@ class Events(Sequence[CapturedEvent]):
         self.assert_called(times=0, **fields)
 
     def assert_cost_below(self, usd: float) -> None:
-        """Everything together cost less than `usd`. Fails where a call has no known price."""
+        """Everything together cost less than `usd`. Fails where a call succeeded whose cost is not known."""
         __tracebackhide__ = True
+        self._assert_counted(f"a cost below ${usd:g}")
         key, value = UNKNOWN_COST
         unpriced = sorted({event.model for event in self._all() if event.tags.get(key) == value})
         if unpriced:
@@ -143,8 +147,12 @@ class Events(Sequence[CapturedEvent]):
             raise AssertionError(self._message(f"a cost below ${usd:g}", f"${self.total_cost_usd:.6f}"))
 
     def assert_tokens_below(self, tokens: int) -> None:
-        """Everything together used less than so many input and output tokens."""
+        """Everything together used less than so many input and output tokens.
+
+        Fails where a call that succeeded was answered without counts.
+        """
         __tracebackhide__ = True
+        self._assert_counted(f"fewer than {tokens} tokens")
         if not self.total_tokens < tokens:
             raise AssertionError(self._message(f"fewer than {tokens} tokens", str(self.total_tokens)))
 
@@ -164,6 +172,17 @@ class Events(Sequence[CapturedEvent]):
         if failed:
             first = f"{len(failed)}, the first: {failed[0].line()}: {failed[0].error_message or 'no message'}"
             raise AssertionError(self._message("no errors", first))
+
+    def _assert_counted(self, wanted: str) -> None:
+        __tracebackhide__ = True
+        key, value = MISSING_USAGE
+        uncounted = {event.model: event for event in self.find(status="success", tags={key: value})}
+        if uncounted:
+            event = next(iter(uncounted.values()))
+            hint = f"unknown: {', '.join(sorted(uncounted))} answered without token counts"
+            if event.stream and event.provider in ("openai", "custom"):
+                hint += '; ask for them with stream_options={"include_usage": True}'
+            raise AssertionError(self._message(wanted, hint))
 
     def _message(self, wanted: str, found: str) -> str:
         return f"expected {wanted}, got {found}\n{self.describe()}"
