@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
         "_delivery.transport", "_event", "_guard", "_lifecycle", "_own", "_pipeline", "_redaction.redact",
         "_sampler", "_sigterm",
     },
-    "_default": {"_client", "_config"},
+    "_default": {"_client", "_config", "_guard"},
     "_propagation": {"_context", "_event", "_guard"},
     "_marks": {"_context", "_encode", "_event", "_guard", "_redaction.redact"},
     "_span": {"_client", "_context", "_default", "_encode", "_event", "_guard", "_marks", "_propagation"},

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import openai
 import pytest
@@ -69,6 +70,29 @@ def test_without_a_key_or_init_a_patched_client_is_as_it_was(options):
     with pytest.raises(openai.RateLimitError):
         Served(reply({}, 429)).create()
     assert lumiqtrace.get_client().stats().recorded == 0
+
+
+@pytest.mark.parametrize("code", ["make().create()", "with lumiqtrace.span('work'): pass"])
+@pytest.mark.parametrize(("key", "lines"), [(KEY, 1), ("", 0), ("no key", 0)])
+def test_a_key_without_init_is_told_once(code, key, lines):
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import lumiqtrace
+from test_openai import CHAT, Served, reply
+make = lambda: Served(reply(CHAT))
+lumiqtrace.patch_openai()
+for _ in range(3):
+    CODE
+assert lumiqtrace.get_client().stats().recorded == 0
+""".replace("CODE", code)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, str(Path(__file__).parent)],
+        env={**os.environ, "LUMIQTRACE_API_KEY": key}, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("before lumiqtrace.init() was called") == lines
+    assert len(done.stderr.splitlines()) == lines
 
 
 def test_off_is_said_once_at_info(caplog):

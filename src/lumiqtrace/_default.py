@@ -8,11 +8,34 @@ from typing import Final
 
 from ._client import Client
 from ._config import LumiqConfig
+from ._guard import Guard
 
 logger = logging.getLogger("lumiqtrace")
 
-_off: Final = Client(LumiqConfig(enabled=False))
-_current = _off
+
+_looking: Final = Guard("looking at the environment", limit=None)
+
+
+class _Unmade(Client):
+    """What there is before `init`. It records nothing, and says so where the environment has a key."""
+
+    asked = False
+
+    @property
+    def recording(self) -> bool:
+        if not self.asked:
+            self.asked = True
+            would = _looking(LumiqConfig)
+            if would is not None and would.active:
+                logger.warning(
+                    "lumiqtrace: a call or a span began before lumiqtrace.init() was called, and is not "
+                    "recorded; a key in the environment alone switches nothing on"
+                )
+        return False
+
+
+_off: Final[Client] = _Unmade(LumiqConfig(enabled=False))
+_current: Client = _off
 _replacing: Final = threading.Lock()
 _said_off = False
 

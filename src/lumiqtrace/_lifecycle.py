@@ -11,7 +11,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 
@@ -58,7 +58,7 @@ def watch(client: Lifelong) -> None:
     _clients.add(client)
     if not _installed:
         _installed = True
-        atexit.register(end)
+        atexit.register(_at_exit)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(
                 before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
@@ -95,6 +95,22 @@ def end() -> None:
     """Have every client deliver what it has and stop: the process ends."""
     for client in list(_clients):
         client.at_exit()
+
+
+def _at_exit() -> None:
+    end()
+    _restore_interrupt()
+
+
+def _restore_interrupt() -> None:
+    """Let a program that Ctrl-C ended have the status of one, 130.
+
+    CPython notes that KeyboardInterrupt was not handled, and forgets it whenever code is compiled from a
+    text, as the import of a named tuple does. So here it gets the same to note once more.
+    """
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+        with suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")  # noqa: S102 - our own text
 
 
 def pause(since: float) -> None:

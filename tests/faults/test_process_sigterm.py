@@ -245,3 +245,14 @@ except KeyboardInterrupt:
         assert process.stdout.readline() == "mine {'shutdown': 1} False\n"
         assert process.wait(30) == 0
         assert "1 events were not delivered before the end" in process.stderr.read()
+
+
+@pytest.mark.parametrize("records", [True, False])
+def test_ctrl_c_ends_with_the_status_that_it_has_without_us(records, backend):
+    """The first delivery is at the exit, and imports what it needs then."""
+    span = "with lumiqtrace.span('one'): pass" if records else ""
+    code = f"import threading\n{span}\nprint('ready', flush=True)\nthreading.Event().wait(60)\n"
+    with started(code, backend, flush_interval=600) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == -signal.SIGINT
+    assert len(backend.events) == records
