@@ -45,7 +45,9 @@ ARROWS: dict[str, set[str]] = {
     "_marks": {"_context", "_encode", "_event", "_guard", "_redaction.redact"},
     "_span": {"_client", "_context", "_default", "_encode", "_event", "_guard", "_marks", "_propagation"},
     "_logs": {"_context"},
-    "_llm_span": {"_client", "_event", "_guard", "_lifecycle", "_pricing", "_span", "providers"},
+    "_llm_span": {
+        "_client", "_event", "_guard", "_lifecycle", "_pricing", "_redaction.redact", "_span", "providers",
+    },
     "_observe": {"_context", "_default", "_encode", "_guard", "_llm_span", "_span"},
     "integrations": {
         "_api", "_client", "_config", "_context", "_default", "_guard", "_observe", "_propagation",
@@ -90,7 +92,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "_delivery.batcher": {
         "_config", "_delivery.batch", "_delivery.outbox", "_delivery.spool", "_encode", "_event", "_guard",
-        "_own", "_pipeline", "_pricing",
+        "_lifecycle", "_own", "_pipeline", "_pricing",
     },
     "_delivery.batch": {"_delivery.spool_folder", "_encode"},
     "_delivery.spool": {"_config", "_delivery.spool_folder", "_lifecycle"},
@@ -107,7 +109,9 @@ ARROWS: dict[str, set[str]] = {
     },
     "_delivery.losses": {"_config"},
     "_delivery.retry": set(),
-    "_delivery.transport": {"_config", "_delivery.http", "_lifecycle", "_redaction.redact", "_version"},
+    "_delivery.transport": {
+        "_config", "_delivery.http", "_lifecycle", "_redaction.redact", "_redaction.secrets", "_version",
+    },
     "_delivery.http": {"_delivery.proxy", "_delivery.roots"},
     "_delivery.proxy": {"_config", "_hosts"},
     "_delivery.roots": {"_lifecycle"},

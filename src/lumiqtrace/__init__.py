@@ -61,13 +61,13 @@ from ._context import (
 from ._delivery.queue import Stats
 from ._errors import ConfigError, LumiqError, MissingExtraError
 from ._event import Event
-from ._span import Span, span
 from ._version import __version__
 
 if TYPE_CHECKING:
     from ._logs import LumiqtraceFilter
     from ._observe import observe_llm, observe_span
     from ._propagation import carry, inject, patch_threads, unpatch_threads
+    from ._span import Span, span
     from .providers.anthropic import patch_anthropic, unpatch_anthropic, wrap_anthropic
     from .providers.autopatch import autopatch
     from .providers.google import patch_google, unpatch_google, wrap_google
@@ -117,6 +117,7 @@ __all__ = [
 # Loaded when the name is first used (PEP 562): a provider's tables take two milliseconds, of ten for all.
 _LATER: Final = {
     "LumiqtraceFilter": "._logs",
+    "Span": "._span",
     "autopatch": ".providers.autopatch",
     "carry": "._propagation",
     "inject": "._propagation",
@@ -126,6 +127,7 @@ _LATER: Final = {
     "patch_google": ".providers.google",
     "patch_openai": ".providers.openai",
     "patch_threads": "._propagation",
+    "span": "._span",
     "unpatch_anthropic": ".providers.anthropic",
     "unpatch_google": ".providers.google",
     "unpatch_openai": ".providers.openai",

@@ -7,7 +7,7 @@ Calls that are recorded as events of their own are the span's children, and it c
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import ref
 
 from ._client import Client, before_flush
@@ -16,6 +16,9 @@ from ._guard import Guard
 from ._lifecycle import loading
 from ._pricing import Parts
 from ._span import Span
+
+if TYPE_CHECKING:
+    from ._redaction.redact import Redactor
 
 _hearing: Final = Guard("hearing provider calls", limit=None)
 _reading: Final = Guard("reading provider calls", limit=None)
@@ -31,13 +34,17 @@ class Ear:
     def __init__(self, client: Client, span: LlmSpan) -> None:
         self.client = client
         self.config = client.config
-        self.redactor = client.redactor
         self.calls: list[Recording] = []
         self.elsewhere = False
         """Whether a call made inside was recorded as an event of its own."""
         self.closed = False
         self._open: dict[int, ref[Any]] = {}
         self._span: list[LlmSpan] = [span]
+
+    @property
+    def redactor(self) -> Redactor:
+        """The client's."""
+        return self.client.redactor
 
     def expects(self, call: Any) -> None:
         """A call has begun, whose recording comes here; or never, where it is lost."""

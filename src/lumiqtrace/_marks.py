@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ._context import Trace, label
 from ._encode import text_of
 from ._event import MAX_MESSAGE, STATUSES
 from ._guard import Guard
-from ._redaction.redact import Redactor
+
+if TYPE_CHECKING:
+    from ._redaction.redact import Redactor
 
 USER_ID: Final = "user.id"
 SESSION_ID: Final = "session.id"

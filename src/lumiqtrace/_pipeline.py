@@ -10,13 +10,16 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-from typing import Any, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from ._config import BeforeSend
 from ._event import MAX_MESSAGE, Event
 from ._guard import Guard
 from ._own import contained, own_work
-from ._redaction.redact import Redactor
+
+if TYPE_CHECKING:
+    from ._redaction.redact import Redactor
 
 logger = logging.getLogger("lumiqtrace")
 
@@ -28,10 +31,16 @@ _READ: Final = ("error_message", "user_id", "session_id", "tags", "metadata", "p
 
 
 class Pipeline:
-    """Redacts an event, then asks `before_send`. One thread at a time uses it."""
+    """Redacts an event, then asks `before_send`. One thread at a time uses it.
 
-    def __init__(self, redactor: Redactor | None = None, before_send: BeforeSend | None = None) -> None:
-        self._redactor = redactor
+    `make_redactor` is called at the first event.
+    """
+
+    def __init__(
+        self, make_redactor: Callable[[], Redactor] | None = None, before_send: BeforeSend | None = None
+    ) -> None:
+        self._make_redactor = make_redactor
+        self._redactor: Redactor | None = None
         self._before_send = before_send
         self._asking = Guard("before_send", limit=None)
         self._said = False
@@ -43,6 +52,8 @@ class Pipeline:
 
     def __call__(self, event: Event) -> Event | None:
         """The event that leaves, or None."""
+        if self._redactor is None and self._make_redactor is not None:
+            self._redactor = self._make_redactor()
         if self._redactor is not None:
             event = redacted(event, self._redactor)
         if event.error_message:

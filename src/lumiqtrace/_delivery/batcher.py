@@ -13,13 +13,14 @@ from .._config import Prices
 from .._encode import encode
 from .._event import MAX_EVENTS_PER_BATCH, Event, Recording
 from .._guard import Guard
+from .._lifecycle import loading
 from .._own import contained
 from .._pipeline import Pipeline
-from .._pricing import Pricer
 from .batch import Batch
 from .outbox import Outbox
 
 if TYPE_CHECKING:
+    from .._pricing import Pricer
     from .spool import Spool
 
 
@@ -47,7 +48,8 @@ class Batcher:
         self.encodes = False
         self._outbox = outbox
         self._asked = UsersPrices(prices) if callable(prices) else None
-        self._pricer = Pricer(self._asked or prices)
+        self._prices = self._asked or prices
+        self._pricer: Pricer | None = None
         self._pipeline = pipeline
         self._spool = spool
         self._building = Guard("building an event", limit=None)
@@ -60,7 +62,7 @@ class Batcher:
 
     @property
     def unpriced_models(self) -> tuple[str, ...]:
-        return tuple(sorted(self._pricer.unpriced))
+        return tuple(sorted(self._pricer.unpriced)) if self._pricer else ()
 
     def cut(self) -> None:
         """Turn up to a request's worth of recordings into a batch."""
@@ -88,9 +90,19 @@ class Batcher:
     def _line(self, recording: Recording) -> bytes:
         """One line; empty where the pipeline dropped the event."""
         event = recording.event()
-        self._pricer.price(event)
+        if event.usage is not None:
+            self._priced_by().price(event)
         wanted = self._pipeline(event)
         return b"" if wanted is None else encode(wanted)
+
+    def _priced_by(self) -> Pricer:
+        """Loaded at the first call of a model."""
+        if self._pricer is None:
+            with loading():
+                from .._pricing import Pricer
+
+            self._pricer = Pricer(self._prices)
+        return self._pricer
 
 
 def write(batch: Batch, spool: Spool, outbox: Outbox) -> None:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from .._config import LumiqConfig, Secret
 from .._lifecycle import loading
-from .._redaction.redact import REDACTED, redact_text
 from .._version import __version__
 
 if TYPE_CHECKING:
@@ -167,6 +166,9 @@ class HttpTransport:
 
     def _without_key(self, answer: Answer) -> Answer:
         """The answer of a server that repeats the key it was given, without it."""
+        with loading():
+            from .._redaction.secrets import REDACTED
+
         key = self._key.reveal()
         body = answer.body
         # JSON may write any letter by its number; where the key is written so, it is read first.
@@ -205,6 +207,9 @@ class HttpTransport:
             text = f"a name on the way to {where} is no host name"
         # It may quote the other side, which has no business writing lines into our log.
         shown = "".join(letter if letter.isprintable() else " " for letter in text)
+        with loading():
+            from .._redaction.redact import redact_text
+
         return redact_text(shown)[:MAX_REASON].strip()
 
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from .._default import default_client
 from .._guard import Guard
+from .._lifecycle import loading
 from ._answer import Route
 from ._call import Call
 from ._patch import Instrumentation, Target, _loaded
 from ._prompt import overheard
-from ._tap import tap
 
 _parsing = Guard("reading an answer before it is parsed", limit=None)
 _NOTHING: Final[dict[str, Any]] = {}
@@ -81,6 +81,9 @@ class StainlessInstrumentation(Instrumentation):
         elif http.is_closed:
             call.answered_with(http.content)
         else:
+            with loading():  # what a program needs that streams
+                from ._tap import tap
+
             tap(http, call)
 
     def wrap_own(self, client: Any) -> None:

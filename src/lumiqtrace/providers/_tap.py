@@ -16,7 +16,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 
-from .._client import Client
+from .._client import Client, before_flush
 from .._guard import Guard
 from ._call import Call
 from ._eventstream import FrameStream
@@ -115,6 +115,7 @@ class Tap:
         self.read_by: tuple[int, int | None] | None = None
         self._ref: weakref.ref[Tap] = weakref.ref(self)
         _open.add(self._ref)
+        before_flush(settle)
 
     def keep(self, chunk: bytes) -> None:
         """Keep some bytes by reference, and their time."""

@@ -12,12 +12,10 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from .._client import before_flush
 from .._event import Usage
 from ._answer import Answer, Route, count, each, fields, pick, text
 from ._failure import error_code, is_rate_limit
 from ._stainless import StainlessInstrumentation
-from ._tap import settle
 
 Client = TypeVar("Client")
 
@@ -206,7 +204,6 @@ def patch_anthropic() -> None:
     Idempotent; before or after `init`; before `import anthropic` it acts when that is imported. Raises
     MissingExtraError (an ImportError) where the library is not installed.
     """
-    before_flush(settle)
     _instrumentation.install()
 
 
@@ -221,6 +218,5 @@ def wrap_anthropic(client: Client) -> Client:
     Takes any client of the `anthropic` library, blocking or async; TypeError for anything else. Together
     with `patch_anthropic` a call is still recorded once.
     """
-    before_flush(settle)
     _instrumentation.wrap_own(client)
     return client

@@ -20,7 +20,7 @@ from ._google_live import LIVE, settle_turns
 from ._google_routes import EMBED, origin, route
 from ._patch import Instrumentation, Target
 from ._segments import watched
-from ._tap import MAX_JSON, settle
+from ._tap import MAX_JSON
 
 Client = TypeVar("Client")
 
@@ -126,7 +126,6 @@ def patch_google() -> None:
     Idempotent; before or after `init`; before `from google import genai` it acts when that is imported.
     Raises MissingExtraError (an ImportError) where the library is not installed.
     """
-    before_flush(settle)
     before_flush(settle_turns)
     for part in _parts:
         part.install()
@@ -147,7 +146,6 @@ def wrap_google(client: Client) -> Client:
     api_client = getattr(client, "_api_client", None)
     if not all(hasattr(api_client, method) for method in _METHODS):
         raise TypeError(f"a client of the google-genai library is needed, not {type(client).__name__!r}")
-    before_flush(settle)
     _instrumentation.wrap_client(api_client)
     STAINLESS.choose(api_client)
     SPEAKEASY.choose(api_client)

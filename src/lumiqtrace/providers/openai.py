@@ -15,7 +15,6 @@ from ._openai_routes import route_of
 from ._origin import origin
 from ._stainless import StainlessInstrumentation
 from ._stream_usage import asking, asking_async
-from ._tap import settle
 from ._websocket import WEBSOCKETS
 
 T = TypeVar("T")
@@ -48,7 +47,6 @@ def patch_openai() -> None:
     Idempotent; before or after `init`; before `import openai` it acts when that is imported. Raises
     MissingExtraError (an ImportError) where the library is not installed.
     """
-    before_flush(settle)
     _instrumentation.install()
     for connections in WEBSOCKETS:
         connections.install()
@@ -68,6 +66,5 @@ def wrap_openai(client: T) -> T:
     a call is still one event. WebSockets are recorded by `patch_openai` alone. Raises TypeError for what is
     no such client.
     """
-    before_flush(settle)
     _instrumentation.wrap_own(client)
     return client
