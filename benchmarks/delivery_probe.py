@@ -28,6 +28,8 @@ SLOW = 0.020
 BURST = 20_000
 HEALTHY = 10_000
 MANY = 50_000
+COMPUTED = 4_000
+"""Numbers that a call adds up, where it is not made by a client library."""
 OUTAGE_CALLS = 500
 OUTAGE = 8.0
 
@@ -126,6 +128,62 @@ def burst(program: Program) -> dict[str, Any]:
     return {"loop_s": loop, "all_s": time.perf_counter() - started, "emitted": BURST + 200}
 
 
+def by_hand(program: Program) -> dict[str, Any]:
+    """The burst of a program that is quicker than the client library: it computes, and tells what it used."""
+    call = {"lumiqtrace": lumiqtrace_call, "langfuse": langfuse_call, "sentry": sentry_call}[program.tracer]()
+    program.flush()
+    started = time.perf_counter()
+    for _ in range(BURST // 10):
+        with overhead_probe.around():
+            for _ in range(10):
+                call(compute)
+    loop = time.perf_counter() - started
+    program.flush()
+    return {"loop_s": loop, "all_s": time.perf_counter() - started, "emitted": BURST}
+
+
+def compute() -> None:
+    """About 0.1 ms."""
+    sum(range(COMPUTED))
+
+
+def lumiqtrace_call() -> Callable[[Callable[[], None]], None]:
+    import lumiqtrace
+
+    @lumiqtrace.observe_llm(model="gpt-4o", provider="openai")
+    def call(work: Callable[[], None]) -> None:
+        work()
+        lumiqtrace.set_usage(input_tokens=1000, output_tokens=100)
+
+    return call
+
+
+def langfuse_call() -> Callable[[Callable[[], None]], None]:
+    from langfuse import get_client
+
+    client = get_client()
+
+    def call(work: Callable[[], None]) -> None:
+        with client.start_as_current_observation(name="call", as_type="generation", model="gpt-4o") as seen:
+            work()
+            seen.update(usage_details={"input": 1000, "output": 100})
+
+    return call
+
+
+def sentry_call() -> Callable[[Callable[[], None]], None]:
+    import sentry_sdk
+
+    def call(work: Callable[[], None]) -> None:
+        with sentry_sdk.start_span(op="gen_ai.chat", name="chat gpt-4o") as span:
+            span.set_data("gen_ai.request.model", "gpt-4o")
+            work()
+            span.set_data("gen_ai.usage.input_tokens", 1000)
+            span.set_data("gen_ai.usage.output_tokens", 100)
+
+    return call
+
+
 def outage(program: Program) -> dict[str, Any]:
     """Calls go on at an even pace for a while longer than the backend is away; then time to recover."""
     program.calls(10)
@@ -147,6 +205,7 @@ SCENARIOS = {
     "down": fails,
     "hang": fails,
     "burst": burst,
+    "by_hand": by_hand,
     "outage": outage,
 }
 

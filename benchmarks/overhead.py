@@ -2,9 +2,10 @@
 
     python benchmarks/overhead.py
 
-Makes an environment for each peer under `benchmarks/.envs` (once), runs `overhead_probe.py` in each, and
-prints the medians with their ratios to ours. The model provider is a mock transport in the process; the
-events go to a sink in a process of its own, so that receiving them is nobody's overhead.
+Makes an environment for each peer under `benchmarks/.envs` (once for the Python that runs this), runs
+`overhead_probe.py` in each, and prints the medians with their ratios to ours. The model provider is a mock
+transport in the process; the events go to a sink in a process of its own, so that receiving them is nobody's
+overhead.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ENVIRONMENTS = HERE / ".envs"
+ENVIRONMENTS = HERE / ".envs" / f"{sys.version_info.major}.{sys.version_info.minor}"
 
 PEERS = {
     "lumiqtrace": ["-e", str(HERE.parent)],
