@@ -1,6 +1,6 @@
 """Recorded provider traffic through the real clients: each exchange gives the one event it must give.
 
-The recordings lie beside the checkout, in `../shared/corpus`; they are no part of the project.
+The recordings lie beside the checkout; they are no part of the project.
 """
 
 from __future__ import annotations

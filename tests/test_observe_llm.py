@@ -480,6 +480,22 @@ def test_usage_that_the_application_tells_is_priced_by_the_model_that_it_named(s
     assert (event["model"], event["cost_usd"]) == ("gpt-4o", pytest.approx(0.0035))
 
 
+def test_usage_that_is_told_beside_recorded_calls_is_not_paid_twice(spans):
+    lumiqtrace.patch_openai()
+    served = Served(reply(CHAT))
+
+    @observe_llm(model="gpt-4o")
+    def ask():
+        served.create()
+        lumiqtrace.set_usage(input_tokens=1_000_000)
+
+    ask()
+    found = spans()
+    assert found["chat"]["cost_usd"] == pytest.approx(COST)
+    assert found["ask"]["cost_usd"] == 0
+    assert "cost" not in found["ask"].get("tags", {})
+
+
 # ---- names -------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import openai
 import openai._base_client
@@ -740,3 +741,24 @@ def test_whose_api_an_address_is(url, expected):
 def test_who_reads_is_told_without_an_asyncio_loop_too():
     """Under trio there is a coroutine and no asyncio task."""
     assert _tap.here(is_async=True) == (threading.get_ident(), None)
+
+
+def test_the_librarys_own_client_may_change_its_address(client, backend):
+    """`openai.chat...` reads `openai.base_url` at each call."""
+    code = f"""
+import lumiqtrace, openai
+from test_openai import CHAT, hx, reply
+lumiqtrace.init({backend.key!r}, base_url={backend.url!r})
+lumiqtrace.patch_openai()
+openai.api_key = "test"
+openai.http_client = hx.Client(transport=hx.MockTransport(reply(CHAT)))
+for openai.base_url in ("https://api.openai.com/v1/", "https://api.deepseek.com/", "https://api.groq.com/openai/v1/"):
+    openai.chat.completions.create(model="gpt-4o", messages=[])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    found = [(event["provider"], event.get("tags", {}).get("vendor")) for event in backend.events]
+    assert found == [("openai", None), ("custom", "deepseek"), ("custom", "groq")]

@@ -99,7 +99,7 @@ class _Options:
         return f"{type(self).__name__}({shown})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, type(self)) and self._values() == other._values()
+        return self._values() == other._values() if isinstance(other, type(self)) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._values())

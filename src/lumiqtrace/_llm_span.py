@@ -157,9 +157,15 @@ class LlmSpan(Span):
             part = _reading(self._read, event)
             parts = [] if part is None else [part]
         if parts:
-            event.model = model or parts[-1].model
+            event.model = model = model or parts[-1].model
             self._take(event, parts)
+        # Calls inside that were recorded as events of their own have their cost there.
+        if self._told_usage() and not (self._ear.elsewhere and self._model is None and self._cost is None):
+            super()._bill(event, model)
         return event
+
+    def _bill(self, event: Event, model: str | None) -> None:
+        """Only when all is known: the model may be that of the calls which were heard."""
 
     def _told_usage(self) -> bool:
         """Whether the application told itself what was used."""

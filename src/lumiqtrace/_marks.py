@@ -103,7 +103,8 @@ class Marks:
         """Say what a model call that lumiqtrace cannot see has used.
 
         `cached_tokens` are part of `input_tokens`. `cost_usd` is US dollars; without it the price of
-        `model` is used, or of the model that `observe_llm` was told.
+        `model` is used, or of the model that `observe_llm` was told; a span of kind `llm` without any has the
+        tag `cost` = `unknown`.
         """
         _marking(self._mark_usage, input_tokens, output_tokens, cached_tokens, model, cost_usd)
 

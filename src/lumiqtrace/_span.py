@@ -195,12 +195,17 @@ class Span(Marks):
             event.error_code, event.error_message = self._error
         if self._metadata:
             event.metadata = self._shown_metadata(self._client.redactor)
+        self._bill(event, self._model)
+        return event
+
+    def _bill(self, event: Event, model: str | None) -> None:
+        """The cost that was told, else the price of what was; without a model nobody knows it."""
         if self._cost is not None:
             event.cost_usd = float(self._cost)
-        elif self._model or (self._kind == "llm" and any(self._tokens)):
-            # Without a model it is priced by the name, and said to have no price where that is no model's.
+        elif model is not None:
             event.usage = Usage()
-        return event
+        elif self._kind == "llm" and any(self._tokens):
+            event.tags["cost"] = "unknown"
 
 
 class _RequestSpan(Span):

@@ -149,14 +149,19 @@ def _prices(_parsed: argparse.Namespace) -> None:
         made = make_index(FILE)
     except ImportError as error:
         raise CommandError(f"genai-prices, which has the prices, cannot be imported: {error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CommandError(
+            f"the installed genai-prices cannot be indexed ({type(error).__name__}: {error}); "
+            "prices are taken from the package itself"
+        ) from error
     except OSError as error:
         raise CommandError(
             f"{FILE} cannot be written: {error.strerror}; run this where you install"
         ) from error
     if open_index() is None:
         raise CommandError(
-            f"{FILE} is written and will not be used: genai-prices {made.release} is not the only release "
-            "whose *.dist-info folder lies beside it; remove the others"
+            f"{FILE} is written and will not be used: beside the package there must be exactly one "
+            f"genai_prices-*.dist-info folder, that of {made.release}"
         )
     print(
         f"genai-prices {made.release}: {made.models:,} models of {made.providers} providers. "

@@ -159,11 +159,12 @@ def _notes(span: dict[str, Any], *, is_root: bool) -> Text:
 
 def _facts(span: dict[str, Any], *, narrow: bool) -> dict[str, Text]:
     """The figures by their column; a narrow terminal gets the most telling ones."""
-    status = _text(span, "status")
+    status, dollars = _text(span, "status"), _number(span, "cost_usd")
+    missing = "?" if narrow and dollars else UNKNOWN
     facts = {
         "latency": _duration(_number(span, "latency_ms")),
         "tokens in/out": _tokens(span, cached=not narrow),
-        "cost": _cost(_number(span, "cost_usd"), missing=UNKNOWN if _is_unpriced(span) else ""),
+        "cost": _cost(dollars, missing=missing if _is_unpriced(span) else ""),
     }
     if not narrow and span.get("ttft_ms") is not None:
         facts["ttft"] = _duration(_number(span, "ttft_ms"))

@@ -121,7 +121,8 @@ def _address(client: Any, package: str) -> Any:
 def _is_plain(kind: type[Any], package: str) -> bool:
     """Whether `base_url` is the library's property, which gives what `_base_url` holds."""
     made_by: str = getattr(getattr(kind.base_url, "fget", None), "__module__", None) or ""
-    return made_by.partition(".")[0] == package
+    # The client behind `openai.chat...` has one of its own, in `openai` itself, that reads `openai.base_url`.
+    return made_by.startswith(f"{package}.")
 
 
 def _seen_first(call: Call, parse: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -136,7 +136,7 @@ class Events(Sequence[CapturedEvent]):
     def assert_cost_below(self, usd: float) -> None:
         """Everything together cost less than `usd`. Fails where a call succeeded whose cost is not known."""
         __tracebackhide__ = True
-        self._assert_counted(f"a cost below ${usd:g}")
+        self._assert_counted(f"a cost below ${usd:g}", lambda event: not event.cost_usd)
         key, value = UNKNOWN_COST
         unpriced = sorted({event.model for event in self._all() if event.tags.get(key) == value})
         if unpriced:
@@ -152,7 +152,7 @@ class Events(Sequence[CapturedEvent]):
         Fails where a call that succeeded was answered without counts.
         """
         __tracebackhide__ = True
-        self._assert_counted(f"fewer than {tokens} tokens")
+        self._assert_counted(f"fewer than {tokens} tokens", lambda _event: True)
         if not self.total_tokens < tokens:
             raise AssertionError(self._message(f"fewer than {tokens} tokens", str(self.total_tokens)))
 
@@ -173,10 +173,12 @@ class Events(Sequence[CapturedEvent]):
             first = f"{len(failed)}, the first: {failed[0].line()}: {failed[0].error_message or 'no message'}"
             raise AssertionError(self._message("no errors", first))
 
-    def _assert_counted(self, wanted: str) -> None:
+    def _assert_counted(self, wanted: str, needs: Callable[[CapturedEvent], bool]) -> None:
+        """Every call that succeeded and needs them has token counts."""
         __tracebackhide__ = True
         key, value = MISSING_USAGE
-        uncounted = {event.model: event for event in self.find(status="success", tags={key: value})}
+        found = self.find(status="success", tags={key: value})
+        uncounted = {event.model: event for event in found if needs(event)}
         if uncounted:
             event = next(iter(uncounted.values()))
             hint = f"unknown: {', '.join(sorted(uncounted))} answered without token counts"
