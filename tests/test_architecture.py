@@ -20,7 +20,7 @@ SPLIT = {"_delivery", "_redaction", "_commands"}
 ARROWS: dict[str, set[str]] = {
     "_version": set(),
     "_errors": set(),
-    "_guard": set(),
+    "_guard": {"_own"},
     "_sampler": {"_event"},
     "_pipeline": {"_config", "_event", "_guard", "_own", "_redaction.redact"},
     "_lifecycle": set(),
@@ -64,8 +64,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "__main__": {"cli"},
     "__init__": {
-        "_api", "_client", "_config", "_context", "_delivery.queue", "_errors", "_event", "_logs", "_observe",
-        "_propagation", "_span", "_version", "providers",
+        "_api", "_client", "_config", "_context", "_delivery.queue", "_errors", "_event", "_lifecycle", "_logs",
+        "_observe", "_propagation", "_span", "_version", "providers",
     },
     "demo": {
         "_api", "_commands.reader", "_commands.terminal", "_errors", "_event", "_redaction.redact", "_span",

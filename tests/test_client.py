@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import openai
@@ -18,7 +19,9 @@ from backend import KEY
 from test_openai import CHAT, STREAM, Served, hx, reply, streamed
 
 import lumiqtrace
-from lumiqtrace import _default
+from lumiqtrace import LumiqConfig, _default
+from lumiqtrace._client import LAST_TRY
+from lumiqtrace._delivery.transport import Reply
 
 
 def run(code, backend, **options):
@@ -175,8 +178,45 @@ def test_the_end_is_not_held_up_by_a_server_that_is_gone(backend):
         backend,
     )
     assert done.stdout == "True {'shutdown': 1}\n"
-    assert "1 events were not delivered" in done.stderr
+    assert "1 event was not delivered" in done.stderr
     assert KEY not in done.stderr
+
+
+@pytest.fixture
+def stuck():
+    """Makes clients whose deliveries hang until the test is over."""
+    release = threading.Event()
+
+    class Hanging:
+        def send(self, body, headers, timeout):
+            release.wait(30)
+            return Reply(202, {})
+
+        def close(self):
+            pass
+
+    yield lambda **options: lumiqtrace.Client(LumiqConfig(api_key=KEY, **options), lambda _config: Hanging())
+    release.set()
+
+
+def test_a_pause_that_is_long_over_takes_nothing_from_the_time_of_the_end(stuck):
+    client = stuck(shutdown_timeout=1.5)
+    client.at_pause(time.monotonic())
+    lumiqtrace.Span(client, "work", "general", {}).begin().end()
+    assert not client.flush(1.3)
+    began = time.monotonic()
+    client.at_exit()
+    assert time.monotonic() - began > 1.0
+    assert client.stats().dropped == {"shutdown": 1}
+
+
+def test_an_end_after_a_pause_in_vain_has_time_for_one_request(stuck):
+    client = stuck(shutdown_timeout=0.5)
+    lumiqtrace.Span(client, "work", "general", {}).begin().end()
+    client.at_pause(time.monotonic())
+    began = time.monotonic()
+    client.at_exit()
+    assert time.monotonic() - began >= LAST_TRY
 
 
 def test_recording_at_and_after_the_end_is_quiet(backend):

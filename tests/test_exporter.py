@@ -22,6 +22,8 @@ from lumiqtrace._delivery.circuit import OPEN_AFTER
 from lumiqtrace._delivery.exporter import Exporter
 from lumiqtrace._delivery.transport import HttpTransport, Reply, TransportError
 from lumiqtrace._event import Usage
+from lumiqtrace._pipeline import Pipeline
+from lumiqtrace._redaction.redact import Redactor
 
 
 class Note:
@@ -363,6 +365,70 @@ def test_what_is_given_up_is_told_once_a_minute_with_all_there_were_since(export
     assert told_of(said, "rejected") == 5
 
 
+def test_a_pause_tells_what_waits_and_all_that_was_given_up(exporters):
+    said = []
+    wire = Wire(Reply(404, {}), Reply(404, {}), TransportError("no route"))
+    exporter = exporters(wire, batch_size=1, on_error=said.append, rand=lambda: 0.01)
+    for number in range(2):
+        submit(exporter, 1, start=number)
+        exporter.flush(20)
+    assert told_of(said, "rejected") == 1, "the second may wait for a minute, or for the end"
+    submit(exporter, 1, start=2)
+    exporter.pause(0.1)
+    assert told_of(said, "rejected") == 2
+    assert "lumiqtrace: 1 event is not delivered as the server stops (no route)" in said
+    submit(exporter, 1, start=3)
+    assert exporter.stats().recorded == 4, "it goes on"
+
+
+@pytest.fixture
+def hanging():
+    """A transport that answers nothing before the test is over."""
+    release = threading.Event()
+
+    def hang(_events):
+        release.wait(30)
+        return Reply(202, {})
+
+    yield Wire(hang)
+    release.set()
+
+
+def test_of_waits_in_vain_the_time_between_them_is_none(exporters, hanging):
+    ahead = 0.0
+
+    def clock():
+        return time.monotonic() + ahead
+
+    exporter = exporters(hanging, clock=clock)
+    submit(exporter, 1)
+    waited = []
+    for _ in range(3):
+        ahead += 0.5
+        began = clock()
+        assert not exporter.flush(0.1)
+        waited.append(clock() - began)
+    assert 0.3 <= exporter.waited_in_vain(0.0) <= sum(waited)
+    assert 0.1 <= exporter.waited_in_vain(began) <= waited[-1]
+    ahead += 1.0
+    assert exporter.waited_in_vain(0.0) == 0.0
+    began = clock()
+    assert not exporter.flush(0.1)
+    assert 0.1 <= exporter.waited_in_vain(0.0) <= clock() - began
+
+
+def test_waits_in_vain_at_the_same_time_are_one(exporters, hanging):
+    exporter = exporters(hanging)
+    submit(exporter, 1)
+    began = time.monotonic()
+    flushes = [threading.Thread(target=exporter.flush, args=(seconds,)) for seconds in (0.1, 0.2, 0.3, 0.3)]
+    for flush in flushes:
+        flush.start()
+    for flush in flushes:
+        flush.join()
+    assert 0.3 <= exporter.waited_in_vain(0.0) <= time.monotonic() - began
+
+
 def test_close_gives_up_what_cannot_be_delivered_and_says_so(exporters, caplog):
     exporter = exporters(Wire(TransportError("no route")), rand=lambda: 0.01)
     submit(exporter, 4)
@@ -531,7 +597,7 @@ def test_a_close_while_a_batch_is_built_counts_what_is_lost(exporters, caplog):
     release.set()
     stats = exporter.stats()
     assert (stats.recorded, stats.dropped) == (1, {"shutdown": 1})
-    assert "1 events were not delivered" in caplog.text
+    assert "1 event was not delivered" in caplog.text
 
 
 def test_what_comes_while_the_server_hangs_is_compressed(exporters):
@@ -771,9 +837,51 @@ def test_a_new_key_takes_over_from_one_that_was_refused(backend, caplog):
     assert not refused.flush(20)
     with caplog.at_level(logging.WARNING, "lumiqtrace"):
         client = lumiqtrace.init(right, base_url=backend.url)
-    assert "1 events were not delivered before the end (unauthorized)" in caplog.text
+    assert "1 event was not delivered before the end (unauthorized)" in caplog.text
     assert refused.stats().dropped == {"shutdown": 1}
     client.record(Note(2))
     assert client.flush(20)
     assert numbers(backend.events) == [2]
     assert len(backend.requests) == 2
+
+
+def test_what_cannot_be_loaded_now_is_loaded_later_and_nothing_is_lost(exporters):
+    """A process that has no file descriptor left imports nothing."""
+    full, said = threading.Event(), []
+    full.set()
+
+    def redactor():
+        if full.is_set():
+            raise OSError(24, "Too many open files")
+        return Redactor()
+
+    wire = Wire()
+    now = [100.0]
+    exporter = exporters(
+        wire, pipeline=Pipeline(redactor), on_error=said.append, clock=lambda: now[0] + time.monotonic()
+    )
+    submit(exporter, 3)
+    assert not exporter.flush(0.3)
+    stats = exporter.stats()
+    assert (stats.recorded, stats.queued, stats.dropped) == (3, 3, {})
+    assert said == ["lumiqtrace: events wait: lumiqtrace could not load a module of its own"]
+    full.clear()
+    now[0] += 2
+    assert exporter.flush(20)
+    assert wire.sent == [[0, 1, 2]]
+
+
+def test_a_flush_in_the_middle_of_taking_says_nothing_that_is_not_so(exporters):
+    said = []
+    exporter = exporters(Wire(), on_error=said.append)
+    outbox, queue = exporter._outbox, exporter._queue
+
+    def take(most, taken=queue.take):
+        found = taken(most)
+        outbox.speak(final=True)  # as a signal handler's flush does on this very thread
+        return found
+
+    queue.take = take
+    submit(exporter, 5)
+    assert exporter.flush(20)
+    assert said == []

@@ -762,3 +762,22 @@ for openai.base_url in ("https://api.openai.com/v1/", "https://api.deepseek.com/
     assert (done.returncode, done.stderr) == (0, "")
     found = [(event["provider"], event.get("tags", {}).get("vendor")) for event in backend.events]
     assert found == [("openai", None), ("custom", "deepseek"), ("custom", "groq")]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_stream_whose_body_was_there_already(client, backend, is_async):
+    """As from a cache or a replayer: the library's response has read it before anybody asks."""
+    body = b"".join(sse([chunk], done=False) for chunk in STREAM) + b"data: [DONE]\n\n"
+    served = Served(
+        lambda _request: hx.Response(200, headers={"content-type": "text/event-stream"}, content=body),
+        is_async=is_async,
+    )
+
+    async def acount():
+        return len([chunk async for chunk in await served.create(stream=True)])
+
+    lumiqtrace.patch_openai()
+    assert (asyncio.run(acount()) if is_async else len(list(served.create(stream=True)))) == len(STREAM)
+    assert lumiqtrace.flush()
+    [event] = backend.events
+    assert (event["status"], event["input_tokens"] > 0, event.get("tags")) == ("success", True, None)

@@ -395,6 +395,22 @@ def test_what_comes_while_the_server_hangs_is_on_disk_all_the_same(exporters, sp
     assert exporter.flush(20)
 
 
+@pytest.mark.parametrize(("count", "told"), [(1, "1 event stays"), (120, "120 events stay")])
+def test_a_pause_says_what_is_in_the_spool_and_that_nothing_else_waits(
+    exporters, spools, folder, caplog, count, told
+):
+    exporter = exporters(Wire(DOWN), spools())
+    submit(exporter, count)
+    with caplog.at_level(logging.WARNING, "lumiqtrace"):
+        exporter.pause(0.5)
+    assert f"{told} in the spool as the server stops (down)" in caplog.text
+    assert "not delivered" not in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "lumiqtrace"):
+        exporter.close(0.5)
+    assert f"{told} in the spool for the next process (down)" in caplog.text
+
+
 def test_what_the_end_left_on_disk_is_delivered_by_the_next(exporters, spools, folder, caplog):
     first = exporters(Wire(DOWN), spools())
     submit(first, 250)

@@ -61,6 +61,7 @@ from ._context import (
 from ._delivery.queue import Stats
 from ._errors import ConfigError, LumiqError, MissingExtraError
 from ._event import Event
+from ._lifecycle import loading
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def __getattr__(name: str) -> Any:
     module = _LATER.get(name)
     if module is None:
         raise AttributeError(f"module 'lumiqtrace' has no attribute {name!r}")
-    found = getattr(import_module(module, __name__), name)
+    with loading():
+        found = getattr(import_module(module, __name__), name)
     return globals().setdefault(name, _shown_here(found))
 
 

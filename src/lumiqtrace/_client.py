@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Final
 
 from . import _lifecycle
 from ._config import LumiqConfig
-from ._delivery.exporter import Exporter
+from ._delivery.exporter import JUST_NOW, Exporter
 from ._delivery.losses import Losses, service_name
 from ._delivery.queue import Stats
 from ._delivery.transport import HttpTransport, Reply, Transport
 from ._event import Recording
-from ._guard import Guard
+from ._guard import Guard, say
 from ._own import on_own_thread, own, own_work
 from ._pipeline import Pipeline
 from ._sampler import Held, Sampled
@@ -37,12 +37,13 @@ if TYPE_CHECKING:
     from ._delivery.spool import Spool
     from ._redaction.redact import Redactor
 
-logger = logging.getLogger("lumiqtrace")
-
 _recording = Guard("recording", limit=None)
 
 OUR_SHARE: Final = 0.95
 """Of the time that the end of a process may take; Python takes a tenth of a second to let go of modules."""
+
+LAST_TRY: Final = 0.2
+"""Seconds that an end takes for one more request, where all its time was waited in vain already."""
 
 LONG_IN_A_LOOP: Final = 0.05
 """Seconds that a flush may hold up an event loop before it says that `aflush` would not."""
@@ -81,6 +82,7 @@ class Client:
         self._active = config.active
         self._closed = False
         self._paused = math.inf
+        self._pause_over = -math.inf
         if self._active:
             _load(config)
             _lifecycle.watch(self)
@@ -229,6 +231,7 @@ class Client:
 
     def at_exit(self) -> None:
         """Deliver and stop. Who interrupts that will not wait: the rest is given up, and said so."""
+        self._paused = self._paused_before(time.monotonic())
         try:
             seconds = self._left_for_the_end()
             if self._closed:  # by another thread, or by the code that a signal interrupted; not done yet
@@ -240,14 +243,22 @@ class Client:
 
     def at_pause(self, since: float) -> None:
         """Deliver, and go on recording."""
-        self._paused = since
-        self._settle(final=True)
-        self._exporter().pause(self._left_for_the_end())
+        self._paused = min(since, self._paused_before(since))
+        self._pause_over = math.inf
+        try:
+            self._settle(final=True)
+            self._exporter().pause(self._left_for_the_end())
+        finally:
+            self._pause_over = time.monotonic()
+
+    def _paused_before(self, now: float) -> float:
+        """Since when there has been a pause that is not over, or was just now; else none counts any more."""
+        return self._paused if now - self._pause_over < JUST_NOW else math.inf
 
     def _left_for_the_end(self) -> float:
         """Seconds of `shutdown_timeout` that were not waited in vain since the pause before this end."""
         ours = self.config.shutdown_timeout * OUR_SHARE
-        return max(0.0, ours - self._exporter().waited_in_vain(self._paused))
+        return max(LAST_TRY, ours - self._exporter().waited_in_vain(self._paused))
 
     def after_fork_in_child(self) -> None:
         self._exporters = {}
@@ -363,7 +374,8 @@ def _warn_of_a_loop(seconds: float) -> None:
     asyncio = sys.modules.get("asyncio")
     if seconds > LONG_IN_A_LOOP and not _said_loop and asyncio and asyncio._get_running_loop():
         _said_loop = True
-        logger.warning(
+        say(
+            logging.WARNING,
             "lumiqtrace: flush() held up the running event loop for %.0f ms; "
             "in a coroutine use `await lumiqtrace.aflush()`",
             seconds * 1000,

@@ -8,10 +8,7 @@ from typing import Final
 
 from ._client import Client
 from ._config import LumiqConfig
-from ._guard import Guard
-
-logger = logging.getLogger("lumiqtrace")
-
+from ._guard import Guard, say
 
 _looking: Final = Guard("looking at the environment", limit=None)
 
@@ -21,15 +18,19 @@ class _Unmade(Client):
 
     asked = False
 
+    def __repr__(self) -> str:
+        return "<lumiqtrace.Client off, before init>"
+
     @property
     def recording(self) -> bool:
         if not self.asked:
             self.asked = True
             would = _looking(LumiqConfig)
             if would is not None and would.active:
-                logger.warning(
+                say(
+                    logging.WARNING,
                     "lumiqtrace: a call or a span began before lumiqtrace.init() was called, and is not "
-                    "recorded; a key in the environment alone switches nothing on"
+                    "recorded; a key in the environment alone switches nothing on",
                 )
         return False
 
@@ -50,7 +51,7 @@ def set_default(config: LumiqConfig) -> Client:
     global _current  # noqa: PLW0603 - the one piece of process-wide state, kept here
     with _replacing:
         previous = _current
-        if previous.config == config and (previous.recording or not config.active):
+        if previous.config == config and (not config.active or previous.recording):
             return previous
         _current = Client(config)
     previous.shutdown()
@@ -81,4 +82,4 @@ def _say_off(config: LumiqConfig) -> None:
             why = "enabled is False"
         elif config.api_key is not None:
             why = "sample_rate is 0"
-        logger.info("lumiqtrace: off, nothing is recorded: %s", why)
+        say(logging.INFO, "lumiqtrace: off, nothing is recorded: %s", why)

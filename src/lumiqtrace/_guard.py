@@ -9,7 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
+
+from ._own import contained, own_work
 
 T = TypeVar("T")
 
@@ -66,15 +69,26 @@ class Guard:
         self.failures += 1
         self.last = type(error).__name__
         self._in_a_row += 1
-        logger.debug("lumiqtrace: %s failed: %s", self.name, self.last, exc_info=error)
+        with suppress(Exception):  # of a log handler
+            logger.debug("lumiqtrace: %s failed: %s", self.name, self.last, exc_info=error)
         if self._in_a_row == self.limit:
-            logger.warning(
+            say(
+                logging.WARNING,
                 "lumiqtrace: %s failed (%d in a row) and is switched off in this process; %s. "
                 "Enable debug logging to see why.",
                 self.name,
                 self._in_a_row,
                 self._instead,
             )
+
+
+_speaking: Final = Guard("writing to the log", limit=None)
+
+
+def say(level: int, message: str, *args: object) -> None:
+    """Write to the log. What a handler there raises or records is not the business of who speaks."""
+    with own_work():
+        _speaking(contained, logger.log, level, message, *args)
 
 
 class RateLimitedLog:

@@ -32,7 +32,7 @@ _clients: Final[weakref.WeakSet[Lifelong]] = weakref.WeakSet()
 _installed = False
 
 _loading: Final = threading.RLock()
-_held_by_fork = False
+_fork: Final = threading.local()
 
 GRACE: Final = 0.5
 """Seconds beyond `exit_timeout()`, in which an end that keeps to it returns."""
@@ -108,7 +108,10 @@ def _restore_interrupt() -> None:
     CPython notes that KeyboardInterrupt was not handled, and forgets it whenever code is compiled from a
     text, as the import of a named tuple does. So here it gets the same to note once more.
     """
-    if getattr(sys, "last_type", None) is KeyboardInterrupt:
+    shown = getattr(sys, "last_traceback", None)
+    # A console and an event loop of a window show one too, from within, and go on.
+    ended_by_it = shown is not None and shown.tb_frame.f_back is None and not hasattr(sys, "ps1")
+    if ended_by_it and sys.last_type is KeyboardInterrupt:
         with suppress(KeyboardInterrupt):
             exec("raise KeyboardInterrupt")  # noqa: S102 - our own text
 
@@ -127,12 +130,12 @@ def _end_of_worker(**_told: object) -> None:
 
 
 def _before_fork() -> None:
-    global _held_by_fork  # noqa: PLW0603 - as long as the lock is held, only this thread is here
-    _held_by_fork = _loading.acquire(timeout=MAX_FORK_WAIT)
+    # Of its own for each thread: two may fork at once.
+    _fork.holds = _loading.acquire(timeout=MAX_FORK_WAIT)
 
 
 def _after_fork() -> None:
-    if _held_by_fork:
+    if _fork.holds:
         _loading.release()
 
 

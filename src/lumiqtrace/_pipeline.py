@@ -15,13 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ._config import BeforeSend
 from ._event import MAX_MESSAGE, Event
-from ._guard import Guard
+from ._guard import Guard, say
 from ._own import contained, own_work
 
 if TYPE_CHECKING:
     from ._redaction.redact import Redactor
-
-logger = logging.getLogger("lumiqtrace")
 
 _NOTHING: Final[dict[str, Any]] = dict.fromkeys(
     ("name", "error_message", "user_id", "session_id", "prompt", "prompt_hash", "completion")
@@ -33,7 +31,7 @@ _READ: Final = ("error_message", "user_id", "session_id", "tags", "metadata", "p
 class Pipeline:
     """Redacts an event, then asks `before_send`. One thread at a time uses it.
 
-    `make_redactor` is called at the first event.
+    `make_redactor` is called by `load`, or at the first event.
     """
 
     def __init__(
@@ -50,10 +48,14 @@ class Pipeline:
         """How often `before_send` raised, or gave something else than an event or None."""
         return self._asking.failures
 
-    def __call__(self, event: Event) -> Event | None:
-        """The event that leaves, or None."""
+    def load(self) -> None:
+        """Make the redactor, if it is not there. Raises what its import does; no event is in hand yet."""
         if self._redactor is None and self._make_redactor is not None:
             self._redactor = self._make_redactor()
+
+    def __call__(self, event: Event) -> Event | None:
+        """The event that leaves, or None."""
+        self.load()
         if self._redactor is not None:
             event = redacted(event, self._redactor)
         if event.error_message:
@@ -68,7 +70,8 @@ class Pipeline:
         """What can be sent of an event that `before_send` might have changed: times, counts and the cost."""
         if not self._said:
             self._said = True
-            logger.warning(
+            say(
+                logging.WARNING,
                 "lumiqtrace: before_send failed (%s); such an event leaves without its name, its texts, its "
                 "tags and its user. Enable debug logging to see where.",
                 self._asking.last,
@@ -76,7 +79,9 @@ class Pipeline:
         # A span's model is its name.
         model = "unknown" if event.model == event.name else event.model
         tags = {"before_send": "failed"}
-        return dataclasses.replace(event, **_NOTHING, model=model, tags=tags, metadata={})
+        return dataclasses.replace(
+            event, **_NOTHING, model=model, tags=tags, metadata={}, eval_scores={}, tools_used=[]
+        )
 
 
 def redacted(event: Event, redactor: Redactor) -> Event:

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from ._config import Prices
 from ._event import Event, Usage
-from ._guard import Guard
+from ._guard import Guard, say
 from ._lifecycle import loading
 from ._price_package import Call, Place, PricePackage
 
 if TYPE_CHECKING:
     from ._price_index import PriceIndex
-
-logger = logging.getLogger("lumiqtrace")
 
 MAX_REMEMBERED: Final = 1000
 """Model names come from outside; what remembers them must not grow without end."""
@@ -88,8 +86,10 @@ class Pricer:
     def _remember(self, model: str) -> None:
         if model not in self.unpriced and len(self.unpriced) < MAX_REMEMBERED:
             self.unpriced.add(model)
-            logger.warning(
-                "lumiqtrace: no price is known for model %r; its calls are recorded at cost 0", model
+            say(
+                logging.WARNING,
+                "lumiqtrace: no price is known for model %r; its calls are recorded at cost 0",
+                model,
             )
 
     def _library_cost(self, event: Event, usage: Usage) -> float | None:

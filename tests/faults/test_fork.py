@@ -238,3 +238,34 @@ def test_the_spool_is_imported_by_init(backend, tmp_path):
     """Not by the first event, in the middle of which a fork may happen."""
     code = "import sys; assert 'lumiqtrace._delivery.spool' in sys.modules"
     run(code, backend, spool_dir=str(tmp_path / "spool"))
+
+
+@pytest.mark.parametrize(
+    "module", ["lumiqtrace._span", "lumiqtrace._pricing", "lumiqtrace._redaction.redact"]
+)
+def test_a_fork_while_a_module_of_ours_is_loaded_waits_for_it(backend, module):
+    code = f"""
+import importlib.abc, os, signal, sys, threading
+loading = threading.Event()
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            loading.set()
+            threading.Event().wait(0.5)
+sys.meta_path.insert(0, Slow())
+def work():
+    emit("parent")
+    lumiqtrace.flush(20)
+thread = threading.Thread(target=work)
+thread.start()
+assert loading.wait(20)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    emit("child")
+    os._exit(0 if lumiqtrace.flush(15) else 1)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+"""
+    run(code, backend)
+    assert once(backend) == ["child", "parent"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import threading
 
 import pytest
 from backend import Answer
-from process_helpers import names, run, started
+from process_helpers import names, program, run, started
 
 HEAD = """
 import os, signal, sys, threading
@@ -214,7 +215,7 @@ def test_ctrl_c_while_the_end_is_delivering_ends_at_once_and_says_what_is_lost(h
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
         said = process.stderr.read()
-    assert "1 events were not delivered before the end" in said
+    assert "1 event was not delivered before the end" in said
     assert "Traceback" not in said
 
 
@@ -244,7 +245,7 @@ except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "mine {'shutdown': 1} False\n"
         assert process.wait(30) == 0
-        assert "1 events were not delivered before the end" in process.stderr.read()
+        assert "1 event was not delivered before the end" in process.stderr.read()
 
 
 @pytest.mark.parametrize("records", [True, False])
@@ -256,3 +257,34 @@ def test_ctrl_c_ends_with_the_status_that_it_has_without_us(records, backend):
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == -signal.SIGINT
     assert len(backend.events) == records
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import code; code.InteractiveConsole().push('raise KeyboardInterrupt')",
+        "try: threading.Event().wait(0); raise KeyboardInterrupt\nexcept KeyboardInterrupt: pass",
+        "sys.excepthook(*(KeyboardInterrupt, KeyboardInterrupt(), None))",
+    ],
+)
+def test_a_program_that_outlived_ctrl_c_ends_as_it_does_without_us(code, backend):
+    text = f"import sys, threading\nemit('work')\n{code}\nprint('goes on')"
+    done = subprocess.run(
+        [sys.executable, "-c", program(text, backend)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
+    assert names(backend) == ["work"]
+
+
+def test_a_prompt_that_ctrl_c_interrupted_ends_as_it_does_without_us(backend):
+    typed = program("emit('work')\nraise KeyboardInterrupt\n", backend).replace("): pass\n", "): pass\n\n")
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"], input=typed, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "KeyboardInterrupt" in done.stderr
+    assert names(backend) == ["work"]

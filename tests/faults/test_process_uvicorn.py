@@ -128,14 +128,22 @@ async def app(scope, receive, send):
         await send({"type": f"{what}.complete"})
         if what == "lifespan.shutdown":
             return
-class Server(uvicorn.Server):
+class Foreign:
+    async def shutdown(self): pass
+class Server(uvicorn.Server, Foreign):
     FAILURE = None
     async def shutdown(self, sockets=None):
         await super().shutdown(sockets)
         if self.FAILURE is not None:
             raise self.FAILURE
 def stop():
-    server.should_exit = True
+    server.handle_exit(signal.SIGINT, None)
+def served(server):
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        return
+    raise AssertionError("the signal did not come")
 server = Server(uvicorn.Config(app, port=0, log_level="critical"))
 """
 
@@ -143,11 +151,11 @@ server = Server(uvicorn.Config(app, port=0, log_level="critical"))
 def test_after_a_server_the_process_goes_on_and_records(backend):
     code = f"""{SERVED}
 STARTING = stop
-server.run()
+served(server)
 assert client.stats().sent == 1, client.stats()
 emit("afterwards")
 server = Server(uvicorn.Config(app, port=0, log_level="critical"))
-server.run()
+served(server)
 assert client.recording
 emit("at the end")
 """
@@ -155,21 +163,102 @@ emit("at the end")
     assert once(backend) == ["afterwards", "at the end", "served", "served"]
 
 
-def test_every_client_delivers_and_a_server_is_prepared_once(backend):
+def test_every_client_delivers_and_the_servers_are_prepared_once(backend):
     code = f"""{SERVED}
 def STARTING():
     stop()
-    prepared = server.shutdown
-    assert prepared.__qualname__ != Server.shutdown.__qualname__
+    prepared = Server.shutdown, uvicorn.Server.shutdown
+    assert not set(prepared) & set(before)
     global other
     other = lumiqtrace.Client(client.config)
     lumiqtrace.Span(other, "another", "general", {{}}).begin().end()
-    assert server.shutdown is prepared
-server.run()
+    assert (Server.shutdown, uvicorn.Server.shutdown) == prepared
+    assert Foreign.shutdown is foreign
+before = Server.shutdown, uvicorn.Server.shutdown
+foreign = Foreign.shutdown
+served(server)
 assert client.stats().sent == other.stats().sent == 1
 """
     run(code, backend)
     assert once(backend) == ["another", "served"]
+
+
+@pytest.mark.parametrize("rate", [1, 0], ids=["kept", "undecided"])
+def test_a_stream_and_a_trace_that_outlive_the_server_stay_open(backend, rate):
+    """No signal stopped it, so the program goes on, and `atexit` comes at its end."""
+    code = f"""{SERVED}
+import contextlib, httpx2, json, openai
+def piece(**values):
+    return b"data: " + json.dumps({{"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o",
+                                   **values}}).encode() + b"\\n\\n"
+def say(text, reason=None):
+    return piece(choices=[{{"index": 0, "delta": {{"content": text}}, "finish_reason": reason}}])
+usage = {{"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}}
+answer = [say("Hel"), say("lo", "stop"), piece(choices=[], usage=usage), b"data: [DONE]\\n\\n"]
+def respond(request):
+    return httpx2.Response(200, headers={{"content-type": "text/event-stream"}}, content=iter(answer))
+model = openai.OpenAI(api_key="none", http_client=httpx2.Client(transport=httpx2.MockTransport(respond)))
+lumiqtrace.patch_openai()
+def STARTING():
+    client.stats()  # it is known from here on that the signals are the server's
+    server.should_exit = True
+with contextlib.suppress(ValueError), lumiqtrace.span("program"):
+    stream = iter(model.chat.completions.create(model="gpt-4o", messages=[], stream=True))
+    next(stream)
+    server.run()
+    for _ in stream: pass
+    raise ValueError("of interest: so the whole trace is")
+"""
+    run(code, backend, sample_rate=rate, sample_errors=True)
+    found = [(event.get("name", "call"), event["status"], event["output_tokens"]) for event in backend.events]
+    assert sorted(found) == [("call", "success", 4), ("program", "error", 0), ("served", "success", 0)]
+
+
+def test_the_other_server_of_a_process_delivers_too(backend):
+    """The handler of the signal is the second one's; the first has a request under way when that stops."""
+    code = """
+import asyncio, os, signal, uvicorn
+
+class Server(uvicorn.Server):
+    async def shutdown(self, sockets=None):
+        await super().shutdown(sockets)
+        emit(f"after {self.config.app.__name__}")
+
+async def started(server):
+    serving = asyncio.create_task(server.serve())
+    while not server.started: await asyncio.sleep(0.01)
+    return serving
+
+async def first(scope, receive, send):
+    asked.set()
+    while not serving[1].done(): await asyncio.sleep(0.01)
+    emit("the last request")
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body"})
+
+async def second(scope, receive, send): raise AssertionError
+
+async def main():
+    global asked, serving
+    asked = asyncio.Event()
+    options = {"port": 0, "lifespan": "off", "log_level": "critical"}
+    servers = [Server(uvicorn.Config(app, **options)) for app in (first, second)]
+    serving = [await started(server) for server in servers]
+    global client
+    client = lumiqtrace.init(client.config.api_key.reveal(), base_url=client.config.base_url, flush_interval=3600)
+    emit("early")
+    port = servers[0].servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n")
+    await asked.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.gather(*serving)
+
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as where the application is imported late
+asyncio.run(main())
+"""
+    run(code, backend, status=-signal.SIGTERM)
+    assert once(backend) == ["after first", "after second", "early", "the last request"]
 
 
 def test_a_server_in_a_process_without_threads_delivers_too(backend):
@@ -177,7 +266,7 @@ def test_a_server_in_a_process_without_threads_delivers_too(backend):
 import threading
 threading.stack_size(2**46)  # more than there is: the system itself refuses every new thread
 STARTING = stop
-server.run()
+served(server)
 assert client.stats().sent == 1, client.stats()
 """
     run(code, backend)

@@ -64,6 +64,16 @@ class Batcher:
     def unpriced_models(self) -> tuple[str, ...]:
         return tuple(sorted(self._pricer.unpriced)) if self._pricer else ()
 
+    def load(self) -> bool:
+        """Import what the first batch takes; to be called before `cut`. Raises what an import does."""
+        if self._pricer is None:
+            self._pipeline.load()
+            with loading():
+                from .._pricing import Pricer
+
+            self._pricer = Pricer(self._prices)
+        return True
+
     def cut(self) -> None:
         """Turn up to a request's worth of recordings into a batch."""
         outbox = self._outbox
@@ -89,20 +99,11 @@ class Batcher:
 
     def _line(self, recording: Recording) -> bytes:
         """One line; empty where the pipeline dropped the event."""
+        assert self._pricer is not None
         event = recording.event()
-        if event.usage is not None:
-            self._priced_by().price(event)
+        self._pricer.price(event)
         wanted = self._pipeline(event)
         return b"" if wanted is None else encode(wanted)
-
-    def _priced_by(self) -> Pricer:
-        """Loaded at the first call of a model."""
-        if self._pricer is None:
-            with loading():
-                from .._pricing import Pricer
-
-            self._pricer = Pricer(self._prices)
-        return self._pricer
 
 
 def write(batch: Batch, spool: Spool, outbox: Outbox) -> None:

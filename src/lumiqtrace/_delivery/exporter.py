@@ -7,7 +7,6 @@ recorded before it, and never past its timeout.
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 import time
@@ -33,7 +32,10 @@ MAX_WAIT: Final = 86_400.0
 """Seconds a flush waits at most, whatever it was told; a lock cannot wait for ever."""
 
 JUST_NOW: Final = 1.0
-"""Seconds; flushes in vain that follow each other within them are one wait."""
+"""Seconds; waits in vain that follow each other within them belong together."""
+
+MOST_WAITS: Final = 100
+"""That are remembered of those."""
 
 CROWDED: Final = 500
 """Recordings that may wait for our thread before the callers step aside for it."""
@@ -101,7 +103,7 @@ class Exporter:
         self._clean: bool | None = None
         self._closer: int | None = None
         self._drops_reported = 0  # changed under the outbox's lock
-        self._in_vain = (-math.inf, -math.inf)
+        self._in_vain: tuple[tuple[float, float], ...] = ()  # when each began and ended; none overlap
 
     def submit(self, recording: Recording) -> None:
         """Queue one recording. Takes microseconds; does no I/O.
@@ -137,7 +139,7 @@ class Exporter:
     def pause(self, timeout: float) -> None:
         """Deliver as `close` does, and go on: the process may end now without another word.
 
-        So what is neither delivered nor in the spool is told.
+        So all is told: what was given up, what waits in memory alone, and what is in the spool.
         """
         deadline = self._clock() + min(timeout, MAX_WAIT)
         self._flush(timeout, final=True)
@@ -145,23 +147,28 @@ class Exporter:
             self._loop.cut_the_rest(deadline)
         outbox = self._outbox
         with outbox.lock:
-            account = outbox.account()
-        if waiting := account.queued + account.in_flight:
-            outbox.complaints.add(
-                "paused", f"{waiting} events are not delivered as the server stops ({outbox.problem})"
-            )
-            outbox.speak()
+            filed = outbox.filed()
+            waiting = len(outbox) + len(self._queue) - filed
+        if waiting:
+            are = _counted(waiting, "event is", "events are")
+            outbox.complaints.add("paused", f"{are} not delivered as the server stops ({outbox.problem})")
+        if filed:
+            stay = _counted(filed, "event stays", "events stay")
+            outbox.complaints.add("filed", f"{stay} in the spool as the server stops ({outbox.problem})")
+        outbox.speak(final=True)
 
     def waited_in_vain(self, since: float) -> float:
-        """Seconds after `since` for which flushes have waited up to now, without all being delivered."""
-        began, ended = self._in_vain
-        return max(0.0, ended - max(began, since)) if self._clock() - ended < JUST_NOW else 0.0
+        """Seconds after `since` that flushes have waited up to now, without all being delivered."""
+        waits = self._in_vain
+        if not waits or self._clock() - waits[-1][1] >= JUST_NOW:
+            return 0.0
+        return sum(max(0.0, ended - max(began, since)) for began, ended in waits)
 
     def close(self, timeout: float) -> bool:
         """Flush, then stop; what could not be delivered in time is dropped and counted as `shutdown`.
 
-        What is in the spool stays there for the next process, and counts as `spooled`. Delivery is tried once
-        at least, unless the server told us to stay away.
+        What is in the spool stays there for the next process, and counts as `spooled`. Given any time,
+        delivery is tried once at least, unless the server told us to stay away.
         """
         deadline = self._clock() + min(timeout, MAX_WAIT)
         self._closer = threading.get_ident()
@@ -179,12 +186,11 @@ class Exporter:
         if self._spool is not None:
             self._spool.close()
         if lost:
-            why = f"{lost} events were not delivered before the end ({outbox.problem})"
-            outbox.complaints.add("shutdown", why)
+            were = _counted(lost, "event was", "events were")
+            outbox.complaints.add("shutdown", f"{were} not delivered before the end ({outbox.problem})")
         if left:
-            outbox.complaints.add(
-                "spooled", f"{left} events stay in the spool for the next process ({outbox.problem})"
-            )
+            stay = _counted(left, "event stays", "events stay")
+            outbox.complaints.add("spooled", f"{stay} in the spool for the next process ({outbox.problem})")
         with outbox.lock:
             if self._clean is None:
                 self._clean = clean and not lost
@@ -250,16 +256,18 @@ class Exporter:
             settled = outbox.settled >= target
             clean = settled and outbox.given_up == drops_before
             self._drops_reported = outbox.given_up
-            self._in_vain = self._vain(began, settled=settled)
+            self._in_vain = () if settled else self._waits_with(began)
         outbox.speak()
         return clean
 
-    def _vain(self, began: float, *, settled: bool) -> tuple[float, float]:
-        """When the wait in vain began, which may be before this flush, and when it ended."""
-        if settled:
-            return -math.inf, -math.inf
-        before, ended = self._in_vain
-        return before if began - ended < JUST_NOW else began, self._clock()
+    def _waits_with(self, began: float) -> tuple[tuple[float, float], ...]:
+        """The waits in vain with the one that ends now, which takes up those that it overlaps."""
+        waits = list(self._in_vain)
+        if waits and began - waits[-1][1] >= JUST_NOW:
+            waits.clear()
+        while waits and waits[-1][1] >= began:
+            began = min(began, waits.pop()[0])
+        return (*waits[1 - MOST_WAITS :], (began, self._clock()))
 
     def _hopeless(self, deadline: float, *, tries: bool) -> bool:
         """Whether a flush need not wait on; `tries` is whether it may have delivery tried."""
@@ -286,3 +294,7 @@ class Exporter:
             with outbox.lock:
                 if outbox.settled < target:
                     outbox.lock.wait(max(0.0, pause))
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

@@ -34,6 +34,9 @@ MAX_RAW_BYTES: Final = 2 * 1024 * 1024
 PROMPT: Final = 0.1
 """Seconds; a request that takes longer waits for the server, not for the interpreter."""
 
+LOAD_AGAIN: Final = 1.0
+"""Seconds after which what could not be loaded is tried again: a process may be out of file descriptors."""
+
 LAST_WRITE: Final = 0.25
 """Seconds that a `close` takes beyond its timeout, at most, to have on disk what was just recorded."""
 
@@ -64,6 +67,8 @@ class Loop:
         self._pace = pace
         self._spool = spool
         self._clock = clock
+        self._loads_at = 0.0
+        """When to try again to load what a batch takes."""
         self._looping = Guard("the exporter", limit=None)
         # Each touched by whoever cuts, and by whoever sends, one at a time.
         self._cutting = threading.Lock()
@@ -130,8 +135,8 @@ class Loop:
         # The thread may have a batch in its hands.
         if self._cutting.acquire(timeout=max(0.0, end - self._clock())):
             try:
-                while len(self._queue) and self._clock() < end:
-                    self._looping(contained, self._cut)
+                while len(self._queue) and self._clock() < end and self._looping(contained, self._cut):
+                    pass
             finally:
                 self._cutting.release()
 
@@ -158,6 +163,8 @@ class Loop:
 
     def _until_cut(self) -> float | None:
         now = self._clock()
+        if now < self._loads_at:
+            return self._loads_at - now
         due = self._pace.until_due(len(self._queue), now)
         with self._outbox.lock:
             if self._spool is None and self._outbox.head is not None:
@@ -202,9 +209,11 @@ class Loop:
     def _cut_due(self, deadline: float | None) -> None:
         now = self._clock()
         outbox = self._outbox
+        if now < self._loads_at:
+            return
         if self._spool is not None:
-            while not self.closed and self._must_cut(now) and self._in_time(deadline):
-                self._cut()
+            while not self.closed and self._must_cut(now) and self._in_time(deadline) and self._cut():
+                pass
         elif outbox.head is None:
             if self._must_cut(now):
                 self._cut()
@@ -213,8 +222,9 @@ class Loop:
                 (self._blocked(now) or self._is_waiting(now))
                 and self._worth_compressing()
                 and self._in_time(deadline)
+                and self._cut()
             ):
-                self._cut()
+                pass
 
     def _worth_compressing(self) -> bool:
         """Whether to cut a batch although it is not due: compressed it keeps a fifth of the memory."""
@@ -230,9 +240,15 @@ class Loop:
             or self._worth_compressing()
         )
 
-    def _cut(self) -> None:
+    def _cut(self) -> bool:
+        """False where what a batch takes could not be loaded: then nothing was taken."""
+        if not self._looping(self._batcher.load):
+            self._loads_at = self._clock() + LOAD_AGAIN
+            self._outbox.complaints.add("load", "events wait: lumiqtrace could not load a module of its own")
+            return False
         self._pace.took(self._clock())
         self._batcher.cut()
+        return True
 
     def _send_step(self, _slept: bool, deadline: float | None = None) -> None:
         """`deadline` is that of a caller who must not wait longer; the thread has none."""

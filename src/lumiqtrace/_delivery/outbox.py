@@ -6,7 +6,6 @@ how it went. Everything here happens under `lock`, whose waiters are flushes.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +16,7 @@ from .batch import Batch
 from .circuit import OPEN_AFTER, Circuit
 from .complaints import Complaints
 from .queue import EventQueue, Stats
-from .retry import Outcome, Verdict
+from .retry import Outcome, Verdict, refusal, refused_lines
 from .transport import Reply
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 _WHY: Final = {
     "queue_full": "the queue is full (max_queue_events, max_queue_bytes)",
-    "unreadable": "they could not be written as JSON",
+    "unreadable": "they could not be made an event; enable debug logging to see why",
     "spool_full": "the spool keeps no more",
     "expired": "too old",
 }
@@ -69,6 +68,7 @@ class Outbox:
         self._adopted: deque[Batch] = deque()
         self._unread: list[Batch] = []
         self._taken = 0
+        self._taking = False
         self._encoding = 0
         self._held_events = 0
         self._held_bytes = 0
@@ -115,6 +115,8 @@ class Outbox:
     def speak(self, *, final: bool = False) -> None:
         """Say what there is to say of delivery; if `final`, all of it. Not under the lock."""
         with self.lock:
+            if self._taking:  # a signal handler's flush, in the middle: what is taken would seem lost
+                return
             for reason, count in self.lost().items():
                 if reason != "shutdown":  # which has a line of its own
                     self.complaints.lost(reason, count, self._why.get(reason, reason), final=final)
@@ -146,14 +148,21 @@ class Outbox:
             replay_dropped={reason: count for reason, count in sorted(self._replay_dropped.items()) if count},
         )
 
+    def filed(self) -> int:
+        """How many events of this process wait in the spool, in memory as well or not."""
+        batches = (*self._batches, *self._unread)
+        return sum(batch.events for batch in batches if batch.file is not None and not batch.adopted)
+
     # ---- in ------------------------------------------------------------------------------------------
 
     def take(self, most: int) -> tuple[list[Recording], int]:
         """Up to `most` recordings to encode, and the queue position of the first."""
         start = self._queue.removed
+        self._taking = True
         taken = self._queue.take(most)
         self._taken += len(taken)
         self._encoding = len(taken)
+        self._taking = False
         return taken, start
 
     def add(self, batch: Batch | None, unreadable: int = 0, unwanted: int = 0) -> None:
@@ -227,7 +236,11 @@ class Outbox:
                 self._hold(half, 1)
         else:
             gone = batch.gone if reply is None else None
-            self._drop(gone or outcome.reason, batch, _WHY[gone] if gone else _refusal(reply))
+            self._drop(
+                gone or outcome.reason,
+                batch,
+                _WHY[gone] if gone else refusal(reply.status if reply else None),
+            )
         self._make_room()
 
     def postpone(self, outcome: Outcome) -> None:
@@ -274,17 +287,15 @@ class Outbox:
             line.popleft()
             self._unread.append(batch)
             self._left += 0 if batch.adopted else batch.events
-            self.complaints.add(
-                "unread", f"{batch.events} events stay in the spool, which cannot be read now ({why})"
-            )
+            told = f"{batch.events} events stay in the spool, which cannot be read now ({why})"
+            self.complaints.add("unread", told)
 
     def take_back(self) -> None:
         """Have what could not be read tried again, in its place."""
         unread, self._unread = self._unread, []
         self._adopted.extend(batch for batch in unread if batch.adopted)
-        ours = [batch for batch in unread if not batch.adopted]
-        if ours:
-            self._batches = deque(sorted([*self._batches, *ours], key=lambda batch: batch.start))
+        ours = [*self._batches, *(batch for batch in unread if not batch.adopted)]
+        self._batches = deque(sorted(ours, key=lambda batch: batch.start))
 
     def keep_read(self, batch: Batch, body: bytes) -> None:
         """Its file went while it was being sent: what was read of it is the only copy."""
@@ -311,7 +322,7 @@ class Outbox:
         self._accept(batch, reply)
 
     def _accept(self, batch: Batch, reply: Reply | None) -> None:
-        errors = _refused_lines(reply.body if reply else b"")
+        errors = refused_lines(reply.body if reply else b"")
         refused = min(len(errors), batch.events)
         if batch.adopted:
             self._replayed += batch.events - refused
@@ -373,20 +384,3 @@ class Outbox:
 
     def _waiting(self) -> int:
         return len(self) + len(self._queue) + sum(batch.events for batch in self._adopted)
-
-
-def _refusal(reply: Reply | None) -> str:
-    """Why a batch was given up."""
-    if reply is None:
-        return "its file in the spool is damaged"
-    hint = "; is base_url the server's address? `lumiqtrace doctor` says more" if reply.status == 404 else ""
-    return f"the server answered {reply.status}{hint}"
-
-
-def _refused_lines(body: bytes) -> list[object]:
-    """The `errors` of a 202 that did not take every line; other servers answer without them."""
-    try:
-        errors = json.loads(body).get("errors")
-    except (ValueError, AttributeError, RecursionError):
-        return []
-    return errors if isinstance(errors, list) else []

@@ -1,7 +1,8 @@
-"""What to do with the server's answer, and how long to wait: pure functions, no clock, no state."""
+"""What the server's answer means, what to do, and how long to wait: pure functions, no clock, no state."""
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -87,3 +88,20 @@ def _seconds_until(date: str, now: datetime) -> float:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return max(0.0, (moment - now).total_seconds())
+
+
+def refusal(status: int | None) -> str:
+    """Why a batch was given up; without a status it could not be read."""
+    if status is None:
+        return "its file in the spool is damaged"
+    hint = "; is base_url the server's address? `lumiqtrace doctor` says more" if status == 404 else ""
+    return f"the server answered {status}{hint}"
+
+
+def refused_lines(body: bytes) -> list[object]:
+    """The `errors` of a 202 that did not take every line; other servers answer without them."""
+    try:
+        errors = json.loads(body).get("errors")
+    except (ValueError, AttributeError, RecursionError):
+        return []
+    return errors if isinstance(errors, list) else []

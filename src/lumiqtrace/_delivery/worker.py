@@ -5,14 +5,12 @@ It is a daemon that a fork does not inherit; whoever needs its work done waits f
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from queue import Empty
 
 from .._own import enter_own_thread
-
-if TYPE_CHECKING:
-    from queue import SimpleQueue
 
 
 class Worker:
@@ -42,9 +40,7 @@ class Worker:
         self._starting = threading.Lock()
         # SimpleQueue.put is reentrant, which Event.set is not: a destructor may submit at any point.
         # Looked up when it is made: gevent and eventlet, patched in after our import, have their own.
-        import queue
-
-        self._calls: SimpleQueue[None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def ensure(self) -> bool:
         """Start the thread, also again where it died; False where this process cannot start one."""
@@ -99,8 +95,6 @@ class Worker:
             self.asleep = self.nudged = False
 
     def _sleep(self) -> bool:
-        from queue import Empty
-
         seconds = self._until()
         if seconds is None:
             self.asleep = True

@@ -78,7 +78,7 @@ class StainlessInstrumentation(Instrumentation):
         http = own.get("http_response") or (own.get("response") if call.streamed else None)
         if http is None:
             call.answered(result)
-        elif http.is_closed:
+        elif http.is_closed and not call.streamed:
             call.answered_with(http.content)
         else:
             with loading():  # what a program needs that streams

@@ -43,9 +43,14 @@ _open: Final[set[weakref.ref[Tap]]] = set()
 
 
 def tap(response: Any, call: Call) -> None:
-    """Watch `response` for `call`. Does not read from it."""
+    """Watch `response` for `call`. Does not read from it; what was read already is all there is."""
     content = _content_type(response.headers)
-    response.__dict__[_KEY] = Tap(call, _events_of(content), is_json="json" in content)
+    watched = Tap(call, _events_of(content), is_json="json" in content)
+    if response.is_closed:
+        watched.keep(response.content)
+        watched.ended(complete=True)
+        return
+    response.__dict__[_KEY] = watched
     kind: Any = type(response)
     response.__class__ = _tapped(kind)
 
