@@ -35,7 +35,7 @@ PEERS = {
     ],
     "sentry": ["sentry-sdk"],
 }
-ROUNDS = 15
+ROUNDS = 31
 LIMIT = 50.0
 """Milliseconds of CPU that we allow ourselves."""
 

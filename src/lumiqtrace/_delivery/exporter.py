@@ -126,6 +126,7 @@ class Exporter:
                 time.sleep(STEP_ASIDE)
             elif queue.bytes > MAX_RAW_BYTES:
                 self._loop.relieve()
+                time.sleep(STEP_ASIDE)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all that was recorded before is settled, up to `timeout` seconds.
