@@ -5,6 +5,7 @@ Total and bounded: it never raises, never writes NaN, and no line is longer than
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -41,6 +42,8 @@ class Bounds(NamedTuple):
 _BOUNDS: Final = Bounds(MAX_TEXT, 256, 8)
 _METADATA: Final = Bounds(64 * 1024, 4096, 32)
 """The bodies of a request are there."""
+
+_ATTEMPTS: Final = 100
 
 _CONTAINERS: Final[tuple[type[Any], ...]] = (dict, list, tuple, set, frozenset)
 
@@ -111,7 +114,7 @@ def _readable(value: object, depth: int, bounds: Bounds, left: list[int]) -> Any
     if depth == 0 or left[0] < 0:
         return MARK
     if isinstance(value, dict):
-        pairs = list(dict.items(value))[: bounds.items]
+        pairs = pairs_of(value)[: bounds.items]
         return {text_of(key): _readable(item, depth - 1, bounds, left) for key, item in pairs}
     items = items_of(value)
     found = [_readable(item, depth - 1, bounds, left) for item in items[: bounds.items]]
@@ -132,6 +135,19 @@ def items_of(value: Any) -> list[Any]:
     if isinstance(value, tuple):
         return list(tuple.__iter__(value))
     return list(frozenset.__iter__(value)) if isinstance(value, frozenset) else []
+
+
+def pairs_of(value: dict[Any, Any]) -> list[tuple[Any, Any]]:
+    """The keys of a dict with their values, also of a subclass's, whatever other threads do to it meanwhile.
+
+    Python 3.11 may collect garbage at any pair that it makes, and other threads run while it does.
+    """
+    if type(value).__iter__ is dict.__iter__:
+        return list(dict.copy(value).items())  # one step; of other classes `copy` would ask their own methods
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(RuntimeError):  # its size changed
+            return list(dict.items(value))
+    return []
 
 
 def text_of(value: object) -> str:

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from ._context import Trace, label
-from ._encode import text_of
+from ._encode import pairs_of, text_of
 from ._event import MAX_MESSAGE, STATUSES
 from ._guard import Guard
 
@@ -159,7 +159,7 @@ class Marks:
 
     def _shown_metadata(self, redactor: Redactor) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for key, value in self._metadata.items():
+        for key, value in pairs_of(self._metadata):
             shown = value.value(redactor) if _is_late(value) else value
             if shown is not None:
                 found[key] = shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import gc
 import json
 import math
 import resource
@@ -397,6 +398,42 @@ def test_values_that_another_thread_changes_while_they_are_read(client, backend)
         sys.setswitchinterval(before)
     assert len(backend.events) == 200
     assert client.stats().internal_errors == 0
+
+
+def test_values_that_other_threads_change_while_garbage_is_collected(client, backend):
+    """Up to Python 3.11 a collection may run inside of `list(mapping.items())`, and what it calls may wait."""
+
+    class Ordered(OrderedDict):
+        pass
+
+    # Python has up to 2,000 pairs at hand and takes new memory for what is beyond.
+    plain = {str(number): number for number in range(3000)}
+    ordered = Ordered(plain)
+    changes = 0
+
+    def change(phase, info):
+        nonlocal changes
+        changes += 1
+        if changes % 5000 == 0:  # rarely, as threads do, or nothing could ever read them
+            for shared in (plain, ordered):
+                if shared.pop("1", None) is None:
+                    shared["1"] = changes
+
+    before = gc.get_threshold()
+    gc.callbacks.append(change)
+    gc.set_threshold(1)
+    try:
+        for _ in range(10):
+            with lumiqtrace.span("work") as span:
+                span.set_metadata("plain", plain)
+                span.set_metadata("ordered", ordered)
+        assert lumiqtrace.flush(30)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(change)
+    assert changes > 100
+    assert len(backend.events) == 10
+    assert all(event["metadata"]["ordered"]["0"] == 0 for event in backend.events)
 
 
 # ---- D10 and D11 --------------------------------------------------------------------------------------

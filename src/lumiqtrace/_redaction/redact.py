@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote_plus, unquote_plus
 
-from .._encode import items_of, text_of
+from .._encode import items_of, pairs_of, text_of
 from .pairs import NAMING, VALUED, Pairs
 from .secrets import REDACTED, is_card, redact_text
 
@@ -167,7 +167,7 @@ class Redactor:
         return done[id(value)]
 
     def _mapping(self, value: dict[Any, Any], depth: int, done: dict[int, Any]) -> dict[str, Any]:
-        items = [(text_of(key), item) for key, item in list(dict.items(value))]
+        items = [(text_of(key), item) for key, item in pairs_of(value)]
         told = {name.lower(): item for name, item in items if name.lower() in _TELLING}
         # pydantic, and so FastAPI's answer 422, says in `loc` which field was wrong and quotes its `input`.
         where = told.get("loc")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
+from .._encode import pairs_of
 from .._event import Usage
 
 
@@ -119,7 +120,7 @@ def fields(node: Any) -> dict[str, Any]:
         told: dict[str, Any] = node
         return told
     if issubclass(kind, dict):
-        return dict(dict.items(node))
+        return dict(pairs_of(node))
     own = getattr(node, "__dict__", _NOTHING)
     extra = getattr(node, "__pydantic_extra__", None)
     return {**own, **extra} if extra else own

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from .._encode import text_of
+from .._encode import pairs_of, text_of
 from .._guard import Guard
 
 _writing = Guard("writing a prompt", limit=None)
@@ -71,8 +71,9 @@ def _copied(value: Any, sizes: list[int]) -> Any:
         return value
     sizes.append(_OVERHEAD)
     if issubclass(kind, dict):
-        copy = dict(dict.items(value))  # a framework's own dict too, and none of its methods
-        for key, item in dict.items(value):
+        pairs = pairs_of(value)  # a framework's own dict too, and none of its methods
+        copy = dict(pairs)
+        for key, item in pairs:
             if type(item) is str:  # most are; a call for each would be half of the time
                 sizes.append(len(item))
             else:
