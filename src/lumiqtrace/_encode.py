@@ -82,8 +82,7 @@ def _line(record: dict[str, Any]) -> bytes:
 
 def compress(lines: Iterable[bytes]) -> bytes:
     """One gzip member. Level 1: a quarter of level 6's time, 13 % more bytes (100 events, measured)."""
-    packer = zlib.compressobj(level=1, wbits=31)
-    return packer.compress(b"\n".join(lines)) + packer.flush()
+    return zlib.compress(b"\n".join(lines), level=1, wbits=31)
 
 
 def decompress(body: bytes) -> list[bytes]:

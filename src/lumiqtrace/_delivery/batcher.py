@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .._config import Prices
 from .._encode import encode
-from .._event import MAX_EVENTS_PER_BATCH, Event, Recording
+from .._event import MAX_EVENTS_PER_BATCH, Event, Recording, ids_for
 from .._guard import Guard
 from .._lifecycle import loading
 from .._own import contained
@@ -83,7 +83,8 @@ class Batcher:
         unreadable, unwanted = len(taken), 0
         try:
             self.encodes = True
-            built = [self._building(contained, self._line, recording) for recording in taken]
+            with ids_for(len(taken)):
+                built = [self._building(contained, self._line, recording) for recording in taken]
             lines = [line for line in built if line]
             batch = Batch.of(lines, start) if lines else None
             unreadable, unwanted = built.count(None), built.count(b"")
