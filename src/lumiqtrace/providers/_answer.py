@@ -3,10 +3,11 @@
 A route is one row of a provider's table: which operation its requests are, and how their answers are read.
 """
 
-# Annotations are not kept as text here: `NamedTuple` would compile each, 0.1 ms of every import.
+from __future__ import annotations
+
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from .._encode import pairs_of
 from .._event import Usage
@@ -61,7 +62,7 @@ def never_plain(_payload: bytes) -> bool:
     return False
 
 
-class Route(NamedTuple):
+class Route:
     """How the calls to one path are read.
 
     `prompt` names the request's fields that hold the prompt; `read` takes a whole answer, `fold` one
@@ -70,13 +71,25 @@ class Route(NamedTuple):
     event's JSON that it carries a piece of text, or what else is not kept, and nothing that is.
     """
 
-    operation: str
-    prompt: tuple[str, ...]
-    read: Callable[[Any, Answer], object]
-    fold: Callable[[Any, Answer], object]
-    begins: Callable[[Any], bool]
-    account: Callable[[Answer, Usage], None]
-    is_plain: Callable[[bytes], bool] = never_plain
+    __slots__ = ("account", "begins", "fold", "is_plain", "operation", "prompt", "read")
+
+    def __init__(  # noqa: PLR0917 - the columns of a table
+        self,
+        operation: str,
+        prompt: tuple[str, ...],
+        read: Callable[[Any, Answer], object],
+        fold: Callable[[Any, Answer], object],
+        begins: Callable[[Any], bool],
+        account: Callable[[Answer, Usage], None],
+        is_plain: Callable[[bytes], bool] = never_plain,
+    ) -> None:
+        self.operation = operation
+        self.prompt = prompt
+        self.read = read
+        self.fold = fold
+        self.begins = begins
+        self.account = account
+        self.is_plain = is_plain
 
 
 def pick(node: Any, *path: str) -> Any:

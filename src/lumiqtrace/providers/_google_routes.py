@@ -251,7 +251,7 @@ EMBED: Final = Route(
     "embed", ("requests", "content", "instances"), _read_embedded, _read_embedded, _never_begins, count_usage
 )
 _IMAGE: Final = Route("image", ("instances",), _read_predicted, _read_predicted, _never_begins, count_usage)
-_VIDEO: Final = _IMAGE._replace(operation="custom")
+_VIDEO: Final = Route("custom", ("instances",), _read_predicted, _read_predicted, _never_begins, count_usage)
 INTERACTION: Final = Route(
     "chat",
     ("input", "system_instruction"),

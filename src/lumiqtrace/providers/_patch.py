@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import FunctionType, MethodType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from .._errors import MissingExtraError
 from .._guard import Guard
@@ -26,14 +26,17 @@ _inside: Final[ContextVar[object]] = ContextVar("lumiqtrace_inside", default=Non
 object, and that is still one call."""
 
 
-class Target(NamedTuple):
+class Target:
     """A method of a class in a module of the library; `alias` is the class's name in other versions."""
 
-    module: str
-    class_name: str
-    method: str
-    is_async: bool
-    alias: str = ""
+    __slots__ = ("alias", "class_name", "is_async", "method", "module")
+
+    def __init__(self, module: str, class_name: str, method: str, *, is_async: bool, alias: str = "") -> None:
+        self.module = module
+        self.class_name = class_name
+        self.method = method
+        self.is_async = is_async
+        self.alias = alias
 
 
 class Patch(ABC):
