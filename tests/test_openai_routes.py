@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import inspect
+import json
 import operator
 
 import openai
@@ -545,6 +546,22 @@ def test_what_looks_like_a_secret_stays_in_a_text_only_where_that_is_asked_for(c
     assert lumiqtrace.flush()
     shown = [backend.events[0]["prompt"], backend.events[1]["completion"]]
     assert [("sk-proj-abcdefghij" in text) for text in shown] == [not redacted] * 2
+
+
+def test_what_was_asked_about_an_image_is_kept_and_the_image_is_not(client, backend):
+    lumiqtrace.init("lqt_texts", base_url=backend.url, store_prompts=True)
+    lumiqtrace.patch_openai()
+    image = "data:image/png;base64," + "iVBORw0KGgo/+A" * 10_000 + "=="
+    parts = [
+        {"type": "image_url", "image_url": {"url": image}},
+        {"type": "text", "text": "What is on it?"},
+    ]
+    Served(reply(CHAT)).create(messages=[{"role": "user", "content": parts}])
+    assert lumiqtrace.flush()
+    shown = json.loads(backend.events[0]["prompt"])
+    [found, asked] = shown[0]["content"]
+    assert found["image_url"]["url"] == "data:image/png;base64,… (140,002 characters)"
+    assert asked["text"] == "What is on it?"
 
 
 # ---- parsed answers ------------------------------------------------------------------------------------

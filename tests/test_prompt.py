@@ -8,7 +8,7 @@ import json
 import pydantic
 import pytest
 
-from lumiqtrace.providers._prompt import canonical, overheard, snapshot
+from lumiqtrace.providers._prompt import canonical, overheard, readable, snapshot
 
 BODY = {
     "system": [{"type": "text", "text": "Be kind"}],
@@ -91,3 +91,21 @@ def test_a_prompt_weighs_what_it_keeps_alive():
     assert 100_000 <= weight({"messages": [{"role": "user", "content": [image]}]}) <= 101_000
     assert weight({"system": "x" * 1000, "messages": ["x" * 1000]}) >= 2000
     assert weight({}) == 0
+
+
+LONG = "word " * 8000
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (f'"data":"{"A" * 2000}="', f'"data":"{"A" * 2000}="'),
+        (f'{LONG}"data":"{"A" * 2000}=="', f'{LONG}"data":"… (2,002 characters)"'),
+        (f'{LONG}"data":"{"A" * 1000}"', f'{LONG}"data":"{"A" * 1000}"'),
+        (f"{LONG}eyJhbGciOi.{'A' * 2000}.{'B' * 43}", f"{LONG}eyJhbGciOi.{'A' * 2000}.{'B' * 43}"),
+        (LONG + "wörter" * 2000, LONG + "wörter" * 2000),
+    ],
+    ids=["short", "base64", "a word", "a token", "a language without spaces"],
+)
+def test_of_a_long_prompt_what_nobody_reads_is_left_out(document, expected):
+    assert readable(document) == expected

@@ -22,7 +22,7 @@ from .._guard import Guard
 from .._span import shorten
 from ._answer import Answer, Route, fields, text
 from ._failure import Failure, failure_of
-from ._prompt import canonical, snapshot
+from ._prompt import canonical, readable, snapshot
 
 _reading = Guard("reading an answer", limit=None)
 
@@ -174,7 +174,7 @@ class Call:
             self._labels.put_on(event)
         self._conclude(event, answer)
         if answer.spoken is not None:
-            event.prompt = None if self._prompt is None else self._shown(canonical(self._prompt))
+            event.prompt = None if self._prompt is None else self._shown(readable(canonical(self._prompt)))
             event.completion = self._shown("".join(answer.spoken)) if answer.spoken else None
         return event
 

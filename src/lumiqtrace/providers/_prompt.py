@@ -7,10 +7,11 @@ waits: the containers are copied, the texts in them are shared.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from .._encode import pairs_of, text_of
+from .._encode import MARK, MAX_PROMPT, pairs_of, text_of
 from .._guard import Guard
 
 _writing = Guard("writing a prompt", limit=None)
@@ -19,6 +20,10 @@ _NOT_GIVEN: Final = frozenset({"Omit", "NotGiven"})
 """The classes of what clients write for an argument that was left out."""
 
 _OVERHEAD: Final = 64
+
+# Possessive, and tried at the beginning of a word alone: linear. What stands beside a dot may be a part of
+# a token, which the redactor has to see whole.
+_DATA: Final = r"(?<![A-Za-z0-9+/=_.\-])[A-Za-z0-9+/_\-]{1024,}+={0,2}(?![A-Za-z0-9+/=_.\-])"
 
 
 class Heard:
@@ -105,3 +110,14 @@ def canonical(prompt: Any) -> str:
     """Canonical JSON: keys sorted, no white space, letters beyond ASCII as they are. Else what `str` says."""
     document = _writing(_to_json, prompt)
     return text_of(prompt) if document is None else document
+
+
+def readable(document: str) -> str:
+    """A prompt that is too long to be kept whole, without what nobody reads in it: images, sounds and files
+    as base64, of which the length is told. Of any other it is all.
+    """
+    return document if len(document) <= MAX_PROMPT else re.sub(_DATA, _length, document)
+
+
+def _length(data: re.Match[str]) -> str:
+    return f"{MARK} ({len(data[0]):,} characters)"
