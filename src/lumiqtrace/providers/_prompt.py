@@ -58,37 +58,40 @@ def snapshot(body: dict[str, Any], names: tuple[str, ...]) -> tuple[Any, int]:
 
     It is the value of the only field there, else a dict of them all, or None.
     """
-    sizes = [0]
-    found = {}
+    found, size = {}, 0
     for name in names:
         value = body.get(name)
         if value is not None and type(value).__name__ not in _NOT_GIVEN:
-            found[name] = _copied(value, sizes)
+            found[name], more = _copied(value)
+            size += more
     if len(found) == 1:
-        return found.popitem()[1], sum(sizes)
-    return (found or None), sum(sizes)
+        return found.popitem()[1], size
+    return (found or None), size
 
 
-def _copied(value: Any, sizes: list[int]) -> Any:
+def _copied(value: Any) -> tuple[Any, int]:
     kind = type(value)
     if kind is str or kind is bytes:
-        sizes.append(len(value))
-        return value
-    sizes.append(_OVERHEAD)
-    if issubclass(kind, dict):
-        pairs = pairs_of(value)  # a framework's own dict too, and none of its methods
-        copy = dict(pairs)
-        for key, item in pairs:
-            if type(item) is str:  # most are; a call for each would be half of the time
-                sizes.append(len(item))
-            else:
-                copy[key] = _copied(item, sizes)
-        return copy
+        return value, len(value)
+    copy: Any = value
     if kind is list or kind is tuple:
-        return [_copied(item, sizes) for item in value]
-    if issubclass(kind, list):
-        return [_copied(item, sizes) for item in list.__iter__(value)]
-    return value
+        copy = list(value)
+    elif kind is dict:
+        copy = value.copy()
+    elif issubclass(kind, dict):  # a framework's own; none of its methods is called, and so below
+        copy = dict(pairs_of(value))
+    elif issubclass(kind, list):
+        copy = list.copy(value)
+    else:
+        return value, _OVERHEAD
+    size = _OVERHEAD
+    for key, item in copy.items() if type(copy) is dict else enumerate(copy):
+        if type(item) is str:  # most are; a call for each would be half of the time
+            size += len(item)
+        else:
+            copy[key], more = _copied(item)
+            size += more
+    return copy, size
 
 
 def _plain(value: Any) -> Any:
