@@ -33,7 +33,8 @@ ARROWS: dict[str, set[str]] = {
     "_price_package": {"_lifecycle"},
     "_pricing": {"_config", "_event", "_guard", "_lifecycle", "_price_index", "_price_package"},
     "_own": set(),
-    "_sigterm": {"_guard", "_lifecycle", "_uvicorn"},
+    "_sigterm": {"_guard", "_lifecycle", "_sigterm_seen", "_uvicorn"},
+    "_sigterm_seen": set(),
     "_uvicorn": {"_guard", "_lifecycle"},
     "_client": {
         "_config", "_delivery.exporter", "_delivery.losses", "_delivery.queue", "_delivery.spool",

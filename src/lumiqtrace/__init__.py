@@ -33,6 +33,7 @@ Read the package in this order and you follow one event from the provider's call
       http            one exchange with one deadline, by proxy and roots
     _lifecycle        the process's end and its forks
     _sigterm          its end by a signal
+      _sigterm_seen   which a worker of multiprocessing must not miss
     _uvicorn          and by uvicorn
 
 `_api` holds the functions below, `_default` the client they act on, `_client` what that is, `_config` the

@@ -229,6 +229,11 @@ class Client:
     def exit_timeout(self) -> float:
         return self.config.shutdown_timeout
 
+    @property
+    def holds_a_lock(self) -> bool:
+        exporter = self._exporters.get(os.getpid())
+        return exporter is not None and exporter.holds_its_lock()
+
     def at_exit(self) -> None:
         """Deliver and stop. Who interrupts that will not wait: the rest is given up, and said so."""
         self._paused = self._paused_before(time.monotonic())
@@ -278,6 +283,7 @@ class Client:
         held = self._held.get(process)
         if held is None:
             held = self._held.setdefault(process, Held())
+            deliver_on_sigterm()
         for decided in held.add(recording, trace):
             self._submit(decided)
 

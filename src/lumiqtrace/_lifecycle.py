@@ -12,13 +12,18 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 
 class Lifelong(Protocol):
     @property
     def exit_timeout(self) -> float:
         """Seconds that `at_exit` takes at most."""
+        ...
+
+    @property
+    def holds_a_lock(self) -> bool:
+        """Whether this thread holds a lock that `at_exit` may wait for."""
         ...
 
     def at_exit(self) -> None: ...
@@ -71,19 +76,41 @@ def watch_worker(client: Lifelong) -> None:
     Those end without `atexit`, and forget at their start what was registered in the parent. Celery forks
     with billiard, a copy of `multiprocessing` with a registry of its own, and its pool ends without that.
     """
-    for package in ("multiprocessing", "billiard"):
-        process = sys.modules.get(f"{package}.process")
+    for package in _worker_of():
         util = sys.modules.get(f"{package}.util")
-        # Only the first process of a program was started by none.
-        if process is not None and util is not None and process.current_process()._parent_pid is not None:
+        if util is not None:
             util.Finalize(client, client.at_exit, exitpriority=100)
     celery = sys.modules.get("celery.signals")
     if celery is not None:
         celery.worker_process_shutdown.connect(_end_of_worker, dispatch_uid="lumiqtrace")
 
 
+def is_worker() -> bool:
+    """Whether this process is one that `multiprocessing`, or billiard, has started."""
+    return bool(_worker_of())
+
+
+def _worker_of() -> list[str]:
+    found = []
+    for package in ("multiprocessing", "billiard"):
+        process = sys.modules.get(f"{package}.process")
+        # Only the first process of a program was started by none.
+        if process is not None and process.current_process()._parent_pid is not None:
+            found.append(package)
+    return found
+
+
 def unwatch(client: Lifelong) -> None:
     _clients.discard(client)
+
+
+def _owns(lock: Any) -> bool:
+    return bool(lock._is_owned())
+
+
+def holds_a_lock() -> bool:
+    """Whether this thread holds a lock that `end` may wait for; to be asked by what interrupts it."""
+    return _owns(_loading) or any(client.holds_a_lock for client in list(_clients))
 
 
 def exit_timeout() -> float:

@@ -2,8 +2,10 @@
 
 Servers that stop gracefully handle the signal themselves, and this stays out of their way; uvicorn delivers
 before it lets the signal end the process (`_uvicorn`). Otherwise the events are delivered, for at most
-`shutdown_timeout`, and the signal then ends the process as it would have; a second one ends it at once. A
-forked child inherits it, and delivers what is its own.
+`shutdown_timeout`, and the signal then ends the process as it would have; a second one ends it at once.
+
+A forked child has Python's default again until it records an event of its own: what comes to a child before
+its interpreter is ready is forgotten where there is a handler, and whoever sent it would wait for ever.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ _delivering: Final = Guard("delivering on SIGTERM", limit=None)
 _came_to = 0
 """The process that has had its first SIGTERM; a fork does not inherit that."""
 
+_kept = False
+_aside = 0
+"""The process whose main thread is forking now."""
+
 
 def deliver_on_sigterm() -> None:
     """Handle SIGTERM in this process unless it is handled or ignored already; only the main thread can.
@@ -43,10 +49,49 @@ def _install() -> None:
         # The main thread is asked for by trying: under eventlet none says that it is.
         with suppress(ValueError):
             signal.signal(signal.SIGTERM, _on_sigterm)
+            handler = _on_sigterm
+            _keep_from_children()
+    if handler is _on_sigterm and _lifecycle.is_worker():
+        with _lifecycle.loading():
+            from . import _sigterm_seen
+        _sigterm_seen.insist(signal.SIGTERM, _has_come)
     elif "uvicorn.server" in sys.modules:
         with _lifecycle.loading():
             from . import _uvicorn
         _uvicorn.deliver_after(handler)
+
+
+def _keep_from_children() -> None:
+    global _kept  # noqa: PLW0603 - the hooks belong to the process, as this does
+    if not _kept and hasattr(os, "register_at_fork"):
+        _kept = True
+        os.register_at_fork(before=_step_aside, after_in_parent=_step_back)
+
+
+def _step_aside() -> None:
+    global _aside  # noqa: PLW0603
+    import signal
+
+    if signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        with suppress(ValueError):  # a fork of another thread's
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            _aside = os.getpid()
+
+
+def _step_back() -> None:
+    global _aside  # noqa: PLW0603
+    import signal
+
+    if _aside == os.getpid():
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, _on_sigterm)
+            _aside = 0
+
+
+def _has_come() -> bool:
+    import signal
+
+    return _came_to == os.getpid() or signal.getsignal(signal.SIGTERM) is not _on_sigterm
 
 
 def _on_sigterm(number: int, _frame: FrameType | None) -> None:
@@ -83,11 +128,14 @@ def _deliver(number: int) -> bool:
     # waits.
     patience = _lifecycle.exit_timeout() + _lifecycle.GRACE
     start = _thread.start_new_thread
-    if not isinstance(start, BuiltinFunctionType):
+    is_greenlet = not isinstance(start, BuiltinFunctionType)
+    # Who holds a lock of ours goes on as well, and lets go of it.
+    if is_greenlet or _lifecycle.holds_a_lock():
         alone.append(True)
     start(end, ())
-    if alone:
+    if is_greenlet:
         _wake_eventlet(number, patience)
+    if alone:
         return False
     over.acquire(timeout=patience)
     return True

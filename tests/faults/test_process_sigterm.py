@@ -86,6 +86,26 @@ emit("work")
 terminate()
 print("alive")
 """),
+    "while the main thread holds a lock of ours": (-15, "went on\n", """
+emit("work")
+with client._exporter()._outbox.lock:
+    terminate()
+    print("went on", flush=True)
+threading.Event().wait(30)
+"""),
+    "after children that recorded nothing": (-15, "True\nTrue\n", """
+emit("work")
+def fork():
+    child = os.fork()
+    if child == 0:
+        print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+fork()
+fork()
+terminate()
+"""),
     "in a forked child": (0, "-15\n", """
 child = os.fork()
 if child == 0:
@@ -111,8 +131,7 @@ ready = context.Event()
 def work():
     emit("work")
     ready.set()
-    # A signal that comes just before a wait is heard when that wait is over.
-    for _ in range(600): threading.Event().wait(0.05)
+    threading.Event().wait(40)
 worker = context.Process(target=work)
 worker.start()
 ready.wait(20)

@@ -83,6 +83,40 @@ def test_every_workers_events_arrive_once(backend, tmp_path, program, method):
     assert once(backend) == [f"work {number}" for number in range(4)]
 
 
+MISSED = """
+import os, signal, threading
+
+def wait():
+    work(0)
+    from lumiqtrace import _sigterm_seen
+    child = os.fork()
+    if child == 0:
+        # What comes to this one is not told its parent.
+        os._exit(signal.set_wakeup_fd(-1) + 1)
+    assert os.waitpid(child, 0)[1] == 0
+    # All that Python does at once when a signal comes; its handler has to wait for the main thread.
+    os.write(_sigterm_seen._writer, bytes([signal.SIGTERM]))
+    threading.Event().wait()
+
+if __name__ == "__main__":
+    worker = context.Process(target=wait)
+    worker.start()
+    worker.join()
+    assert worker.exitcode == -signal.SIGTERM
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_signal_that_came_just_before_the_main_thread_waits_ends_a_worker(backend, tmp_path, method):
+    file = tmp_path / "program.py"
+    file.write_text(HEAD + MISSED)
+    done = subprocess.run(
+        [sys.executable, file, backend.url, method], capture_output=True, text=True, timeout=50, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert once(backend) == ["work 0"]
+
+
 def test_a_process_of_billiard(backend, tmp_path):
     file = tmp_path / "program.py"
     program = textwrap.indent(textwrap.dedent(PROGRAMS["Process"]), "    ")

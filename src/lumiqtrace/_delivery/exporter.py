@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._config import Prices
 from .._event import Recording
@@ -157,6 +157,11 @@ class Exporter:
             stay = _counted(filed, "event stays", "events stay")
             outbox.complaints.add("filed", f"{stay} in the spool as the server stops ({outbox.problem})")
         outbox.speak(final=True)
+
+    def holds_its_lock(self) -> bool:
+        """Whether this thread does; a signal may ask, which interrupts any code."""
+        lock: Any = self._outbox.lock
+        return bool(lock._is_owned())  # as `wait` and `notify` ask
 
     def waited_in_vain(self, since: float) -> float:
         """Seconds after `since` that flushes have waited up to now, without all being delivered."""
