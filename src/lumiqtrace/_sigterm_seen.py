@@ -7,13 +7,14 @@ given back. Python's default would have ended the worker at once; a handler of o
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from types import BuiltinFunctionType
 from typing import Final
 
 INSIST_AFTER: Final = 0.1
@@ -21,16 +22,21 @@ INSIST_AFTER: Final = 0.1
 
 _watched = 0
 """The process that is watched; a fork does not inherit the thread that does it."""
-_writer = -1
+
+_pipe: tuple[int, ...] = ()
+"""Its two ends: what is read, and where Python writes the numbers of signals."""
 
 
 def insist(number: int, begun: Callable[[], bool]) -> None:
     """From now on, send signal `number` to the main thread again until `begun()`; called on that thread.
 
-    Does nothing where somebody else is told of signals by a file, as an event loop.
+    Does nothing where somebody else is told of signals by a file, as an event loop, or where threads are
+    greenlets, of which one that reads would stop all.
     """
-    global _watched, _writer
-    if _watched == os.getpid() or "trio" in sys.modules:  # which warns of whoever was there before it
+    global _watched, _pipe
+    real = isinstance(_thread.start_new_thread, BuiltinFunctionType) and hasattr(signal, "pthread_kill")
+    # Trio warns of whoever was there before it.
+    if _watched == os.getpid() or not real or "trio" in sys.modules:
         return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -46,27 +52,28 @@ def insist(number: int, begun: Callable[[], bool]) -> None:
         return
     if not _watched:
         os.register_at_fork(after_in_child=_forget)
-    _watched, _writer = os.getpid(), writer
-    arguments = (reader, number, begun, threading.get_ident())
-    threading.Thread(target=_watch, args=arguments, name="lumiqtrace-sigterm", daemon=True).start()
+    _watched, _pipe = os.getpid(), (reader, writer)
+    _thread.start_new_thread(_watch, (reader, number, begun, _thread.get_ident()))
 
 
 def _watch(reader: int, number: int, begun: Callable[[], bool], main: int) -> None:
-    while came := os.read(reader, 1):
-        while came[0] == number and not begun():
-            time.sleep(INSIST_AFTER)
-            if not begun():
-                signal.pthread_kill(main, number)
+    with suppress(OSError):  # a program that closes all files
+        while came := os.read(reader, 1):
+            while came[0] == number and not begun():
+                time.sleep(INSIST_AFTER)
+                if not begun():
+                    signal.pthread_kill(main, number)
 
 
 def _forget() -> None:
     """What comes to a child is no business of its parent's."""
-    global _writer  # noqa: PLW0603 - signals belong to the process, as this does
-    if _writer == -1:
+    global _pipe
+    pipe, _pipe = _pipe, ()
+    if not pipe:
         return
     with suppress(ValueError, OSError):
         other = signal.set_wakeup_fd(-1)
-        if other != _writer:
+        if other != pipe[1]:
             signal.set_wakeup_fd(other)
-        os.close(_writer)
-    _writer = -1
+        for end in pipe:
+            os.close(end)

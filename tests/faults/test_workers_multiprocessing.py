@@ -95,7 +95,7 @@ def wait():
         os._exit(signal.set_wakeup_fd(-1) + 1)
     assert os.waitpid(child, 0)[1] == 0
     # All that Python does at once when a signal comes; its handler has to wait for the main thread.
-    os.write(_sigterm_seen._writer, bytes([signal.SIGTERM]))
+    os.write(_sigterm_seen._pipe[1], bytes([signal.SIGTERM]))
     threading.Event().wait()
 
 if __name__ == "__main__":
