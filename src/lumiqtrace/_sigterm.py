@@ -27,6 +27,8 @@ _came_to = 0
 """The process that has had its first SIGTERM; a fork does not inherit that."""
 
 _kept = False
+"""Whether forks are told of."""
+
 _aside = 0
 """The process whose main thread is forking now."""
 
@@ -51,14 +53,14 @@ def _install() -> None:
             signal.signal(signal.SIGTERM, _on_sigterm)
             handler = _on_sigterm
             _keep_from_children()
-    if handler is _on_sigterm and _lifecycle.is_worker():
-        with _lifecycle.loading():
-            from . import _sigterm_seen
-        _sigterm_seen.insist(signal.SIGTERM, _has_come)
     elif "uvicorn.server" in sys.modules:
         with _lifecycle.loading():
             from . import _uvicorn
         _uvicorn.deliver_after(handler)
+    if handler is _on_sigterm and _lifecycle.is_worker():
+        with _lifecycle.loading():
+            from . import _sigterm_seen
+        _sigterm_seen.insist(signal.SIGTERM, _has_come)
 
 
 def _keep_from_children() -> None:
